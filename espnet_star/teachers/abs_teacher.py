@@ -1,0 +1,65 @@
+"""The one interface behind which every teacher stands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+
+from espnet_star.outputs import LayerOutputs
+
+
+class AbsTeacher(torch.nn.Module, ABC):
+    """A frozen encoder that gives all its hidden states at 50 frames per second.
+
+    A teacher is always in eval mode, needs no gradient, and leaves nothing in a
+    state dict: checkpoints of a distillation hold the student alone.
+
+    Attributes:
+        name: Hub name or directory that the weights came from.
+        num_layers: Transformer layers L.
+        width: Width D of the hidden states.
+        pre_norm: True if layers do not end in a LayerNorm, so that the hidden states
+            are an unnormalised residual stream.
+    """
+
+    name: str
+    num_layers: int
+    width: int
+    pre_norm: bool
+
+    @abstractmethod
+    def extract(
+        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
+    ) -> LayerOutputs:
+        """Hidden states of a padded batch; called without gradient, in float32 input.
+
+        Args:
+            speech: Waveforms at 16 kHz, ``(B, T)``, zero or anything past the length.
+            lengths: Samples of each waveform, ``(B,)``.
+            attentions: Whether attention maps are needed.
+
+        Returns:
+            Hidden states with ``frame_count(lengths)`` valid frames each.
+        """
+
+    def forward(
+        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool = False
+    ) -> LayerOutputs:
+        """See :meth:`extract`. Runs without gradient whatever the caller does."""
+        with torch.no_grad():
+            return self.extract(speech, lengths, attentions)
+
+    def freeze(self) -> None:
+        """Put every parameter out of the optimiser's reach. Call at the end of ``__init__``."""
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> AbsTeacher:
+        """Stay in eval mode: a teacher's targets must not depend on dropout."""
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Give nothing: the teacher is never saved with a student."""
+        return kwargs.get("destination") or {}

@@ -1,0 +1,63 @@
+"""Install espnet_star, the ESPnet plugin that distils speech encoders with STaR."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# ESPnet 202511 imports torchaudio from its ASR task without declaring it, and
+# 202611 pins the last release that loads beside current torch builds.
+CORE = [
+    "torch>=2.1",
+    "torchaudio",
+    "espnet>=202511",
+    "espnet_model_zoo",
+    "sentencepiece",
+    "humanfriendly",
+    "typeguard",
+    "transformers>=5",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "numpy",
+    "PyYAML",
+]
+EXTRAS = {
+    # What the recipes under egs2 call: corpora, tokens, scoring, ESPnet's own
+    # classification metrics and plots.
+    "recipes": [
+        "lhotse",
+        "jiwer",
+        "matplotlib",
+        "tensorboard",
+        "editdistance",
+        "torcheval",
+    ],
+    "test": ["pytest", "pytest-xdist"],
+    "dev": ["ruff", "mypy", "types-PyYAML"],
+}
+EXTRAS["all"] = sorted({name for names in EXTRAS.values() for name in names})
+
+
+def version() -> str:
+    """Read ``__version__`` without importing the package."""
+    for line in (HERE / "espnet_star" / "__init__.py").read_text().splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("espnet_star/__init__.py has no __version__ line")
+
+
+setup(
+    name="espnet_star",
+    version=version(),
+    description="STaR distillation of speech encoders as an ESPnet plugin",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["espnet_star", "espnet_star.*"]),
+    python_requires=">=3.10",
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["espnet-star = espnet_star.__main__:main"]},
+)
