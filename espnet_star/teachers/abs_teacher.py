@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 
@@ -13,8 +12,8 @@ from espnet_star.outputs import LayerOutputs
 class AbsTeacher(torch.nn.Module, ABC):
     """A frozen encoder that gives all its hidden states at 50 frames per second.
 
-    A teacher is always in eval mode, needs no gradient, and leaves nothing in a
-    state dict: checkpoints of a distillation hold the student alone.
+    A teacher is always in eval mode and needs no gradient. The distillation model
+    keeps it outside its own submodules, so that checkpoints hold the student alone.
 
     Attributes:
         name: Hub name or directory that the weights came from.
@@ -59,7 +58,3 @@ class AbsTeacher(torch.nn.Module, ABC):
     def train(self, mode: bool = True) -> AbsTeacher:
         """Stay in eval mode: a teacher's targets must not depend on dropout."""
         return self
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Give nothing: the teacher is never saved with a student."""
-        return kwargs.get("destination") or {}
