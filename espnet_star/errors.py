@@ -1,0 +1,27 @@
+"""Errors that a user can cause, and how a command shows them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StarError(ValueError):
+    """A mistake in data or configuration: one line that says what to do about it."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> StarError:
+    """Error for a misspelt name.
+
+    Args:
+        what: What the name should have been, e.g. ``"loss"`` or ``"student option"``.
+        name: The name that was found.
+        known: Every name that would have been right.
+
+    Returns:
+        An error that lists the choices and the closest one, ready to be raised.
+    """
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return StarError(f"unknown {what} {name!r}.{hint} Known: {', '.join(choices)}")
