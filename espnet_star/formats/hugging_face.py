@@ -1,0 +1,166 @@
+"""Student to and from a Hugging Face directory that ``HubertModel`` reads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import HubertConfig, Wav2Vec2FeatureExtractor
+from transformers.utils import cached_file
+
+from espnet_star.errors import StarError
+from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.students.config import check_config
+from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
+
+WEIGHTS = "model.safetensors"
+_PROJECTION = "feature_projection.projection"
+# Heads and pre-training leftovers of published HuBERT checkpoints, not of the encoder.
+_UNUSED = ("masked_spec_embed", "lm_head.", "classifier.", "projector.", "layer_weights")
+
+
+def save_student(encoder: StarEncoder, directory: str | Path) -> None:
+    """Write configuration, weights and feature extractor.
+
+    HubertModel always has a linear map after the convolutions; where the student has
+    none, an identity matrix is written and ``identity_projection`` notes it.
+
+    Args:
+        encoder: The student.
+        directory: Created if missing; files of the same name are replaced at once,
+            after everything has been written beside them.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+    if encoder.config.identity_projection:
+        width = encoder.config.hidden_size
+        state[f"{_PROJECTION}.weight"] = torch.eye(width)
+        state[f"{_PROJECTION}.bias"] = torch.zeros(width)
+    extractor = Wav2Vec2FeatureExtractor(
+        feature_size=1,
+        sampling_rate=SAMPLE_RATE,
+        padding_value=0.0,
+        do_normalize=False,
+        return_attention_mask=True,
+    )
+    config = HubertConfig.from_dict(encoder.config.to_dict() | {"architectures": ["HubertModel"]})
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        save_file(state, Path(scratch) / WEIGHTS, metadata={"format": "pt"})
+        config.save_pretrained(scratch)
+        extractor.save_pretrained(scratch)
+        for path in Path(scratch).iterdir():
+            shutil.move(path, directory / path.name)
+
+
+def load_student(name_or_directory: str | Path) -> StarEncoder:
+    """Student from a directory or hub name, in eval mode.
+
+    Raises:
+        StarError: If files are missing, the architecture is not one the student
+            implements, or weights are missing or left over.
+    """
+    config = load_config(name_or_directory)
+    encoder = encoder_from_config(config)
+    path = _find(name_or_directory, WEIGHTS)
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise StarError(
+            f"{path} is not a complete safetensors file ({error}); copy or download it again"
+        ) from error
+    load_weights(encoder, state, str(path))
+    return encoder.eval()
+
+
+def load_config(name_or_directory: str | Path) -> HubertConfig:
+    """Configuration of a student directory, checked.
+
+    Raises:
+        StarError: If it is not a HuBERT that the student implements.
+    """
+    path = _find(name_or_directory, "config.json")
+    config = HubertConfig.from_json_file(path)
+    found = config.to_dict().get("model_type")
+    if found != "hubert":
+        raise StarError(f"{path} must describe a HuBERT (model_type hubert), got {found!r}")
+    if not hasattr(config, "identity_projection"):
+        config.identity_projection = False
+    check_config(config)
+    return config
+
+
+def load_weights(encoder: StarEncoder, state: dict[str, torch.Tensor], source: str) -> None:
+    """Load a HubertModel state dict strictly.
+
+    Args:
+        encoder: Receives the weights.
+        state: Tensors by transformers' names, with or without a ``hubert.`` prefix.
+        source: File name for messages.
+
+    Raises:
+        StarError: Naming missing, unexpected or misshapen weights.
+    """
+    state = {key.removeprefix("hubert."): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if not key.startswith(_UNUSED)}
+    # Old checkpoints name the weight norm's parts g and v.
+    renames = {"weight_g": "parametrizations.weight.original0"}
+    renames["weight_v"] = "parametrizations.weight.original1"
+    for old, new in renames.items():
+        key = f"encoder.pos_conv_embed.conv.{old}"
+        if key in state:
+            state[key.removesuffix(old) + new] = state.pop(key)
+    if encoder.config.identity_projection:
+        state = _drop_identity(state, source)
+    expected = encoder.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    if missing or unexpected:
+        raise StarError(
+            f"{source} does not fit its configuration: missing {missing[:5]}, "
+            f"unexpected {unexpected[:5]} ({len(missing)} and {len(unexpected)} in all)"
+        )
+    for key, value in state.items():
+        if value.shape != expected[key].shape:
+            raise StarError(
+                f"{source}: {key} must have shape {tuple(expected[key].shape)}, "
+                f"got {tuple(value.shape)}"
+            )
+    encoder.load_state_dict(state)
+
+
+def _drop_identity(state: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+    """Remove the identity that ``save_student`` wrote; refuse anything else in its place."""
+    weight = state.pop(f"{_PROJECTION}.weight", None)
+    bias = state.pop(f"{_PROJECTION}.bias", None)
+    same = weight is None or torch.equal(weight.float(), torch.eye(weight.shape[0]))
+    if not same or (bias is not None and bool(bias.any())):
+        raise StarError(
+            f"{source}: config.json says identity_projection, but {_PROJECTION} is not an "
+            "identity; remove identity_projection from config.json to keep the projection"
+        )
+    return state
+
+
+def _find(name_or_directory: str | Path, filename: str) -> Path:
+    """A file of a local directory, or of a hub repository through its cache."""
+    directory = Path(name_or_directory)
+    if directory.is_dir():
+        path = directory / filename
+        if not path.is_file() or path.stat().st_size == 0:
+            raise StarError(
+                f"{directory} has no {filename}; a student directory holds config.json and "
+                f"{WEIGHTS} (python -m espnet_star star_export writes one)"
+            )
+        return path
+    try:
+        path = cached_file(str(name_or_directory), filename)
+    except (OSError, ValueError) as error:
+        raise StarError(
+            f"{name_or_directory} is neither a directory here nor a hub model with {filename}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return Path(path)

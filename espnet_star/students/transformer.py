@@ -1,0 +1,145 @@
+"""The student's Transformer, post-norm as HuBERT Base or pre-norm as HuBERT Large."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import HubertConfig
+
+from espnet_star.outputs import valid_mask
+from espnet_star.students.front import PositionalConv
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over valid frames."""
+
+    def __init__(self, config: HubertConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.dropout = config.attention_dropout
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None, maps: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend.
+
+        Args:
+            x: ``(B, N, D)``.
+            mask: ``(B, 1, 1, N)``, true on valid keys; None if all are.
+            maps: Whether to give the attention probabilities.
+
+        Returns:
+            ``(B, N, D)``, and ``(B, H, N, N)`` or None.
+        """
+        batch, frames, width = x.shape
+        shape = (batch, frames, self.heads, width // self.heads)
+        q, k, v = (
+            proj(x).view(shape).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        dropout = self.dropout if self.training else 0.0
+        weights = None
+        if maps:
+            scores = torch.matmul(q, k.transpose(2, 3)) * shape[-1] ** -0.5
+            if mask is not None:
+                scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+            weights = scores.softmax(dim=-1)
+            mixed = torch.matmul(F.dropout(weights, dropout), v)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width)), weights
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with GELU between them."""
+
+    def __init__(self, config: HubertConfig):
+        super().__init__()
+        self.intermediate_dropout = nn.Dropout(config.activation_dropout)
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, N, D) -> (B, N, D)``."""
+        x = self.intermediate_dropout(F.gelu(self.intermediate_dense(x)))
+        return self.output_dropout(self.output_dense(x))
+
+
+class EncoderLayer(nn.Module):
+    """One Transformer layer."""
+
+    def __init__(self, config: HubertConfig):
+        super().__init__()
+        self.pre_norm = config.do_stable_layer_norm
+        self.attention = SelfAttention(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None, maps: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See :class:`SelfAttention`."""
+        if self.pre_norm:
+            mixed, weights = self.attention(self.layer_norm(x), mask, maps)
+            x = x + self.dropout(mixed)
+            return x + self.feed_forward(self.final_layer_norm(x)), weights
+        mixed, weights = self.attention(x, mask, maps)
+        x = self.layer_norm(x + self.dropout(mixed))
+        return self.final_layer_norm(x + self.feed_forward(x)), weights
+
+
+class Transformer(nn.Module):
+    """Positional convolution, LayerNorm, dropout and the layers."""
+
+    def __init__(self, config: HubertConfig):
+        super().__init__()
+        self.pre_norm = config.do_stable_layer_norm
+        self.pos_conv_embed = PositionalConv(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(config) for _ in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor, maps: bool = False
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
+        """All hidden states.
+
+        Args:
+            x: Projected frames ``(B, N, D)``.
+            lengths: Valid frames ``(B,)``.
+            maps: Whether attention probabilities are wanted.
+
+        Returns:
+            ``L + 1`` states ``(B, N, D)`` and ``L`` maps or None. In the pre-norm
+            layout they are the residual stream, before the final LayerNorm.
+        """
+        valid = valid_mask(lengths, x.shape[1])
+        padded = bool((lengths < x.shape[1]).any())
+        if padded:
+            # The positional convolution must see silence past the end, not leftovers.
+            x = x * valid[..., None]
+        x = x + self.pos_conv_embed(x)
+        if not self.pre_norm:
+            x = self.layer_norm(x)
+        states, weights = [x], []
+        x = self.dropout(x)
+        mask = valid[:, None, None, :] if padded else None
+        for layer in self.layers:
+            x, attention = layer(x, mask, maps)
+            states.append(x)
+            weights.append(attention)
+        return states, weights if maps else None
+
+    def output(self, last: torch.Tensor) -> torch.Tensor:
+        """What the encoder hands on: the last state, normalised in the pre-norm layout."""
+        return self.layer_norm(last) if self.pre_norm else last
