@@ -65,7 +65,7 @@ def load_student(name_or_directory: str | Path) -> StarEncoder:
     """
     config = load_config(name_or_directory)
     encoder = encoder_from_config(config)
-    path = _find(name_or_directory, WEIGHTS)
+    path = find_file(name_or_directory, WEIGHTS)
     try:
         state = load_file(path)
     except Exception as error:
@@ -82,7 +82,7 @@ def load_config(name_or_directory: str | Path) -> HubertConfig:
     Raises:
         StarError: If it is not a HuBERT that the student implements.
     """
-    path = _find(name_or_directory, "config.json")
+    path = find_file(name_or_directory, "config.json")
     config = HubertConfig.from_json_file(path)
     found = config.to_dict().get("model_type")
     if found != "hubert":
@@ -145,7 +145,7 @@ def _drop_identity(state: dict[str, torch.Tensor], source: str) -> dict[str, tor
     return state
 
 
-def _find(name_or_directory: str | Path, filename: str) -> Path:
+def find_file(name_or_directory: str | Path, filename: str) -> Path:
     """A file of a local directory, or of a hub repository through its cache."""
     directory = Path(name_or_directory)
     if directory.is_dir():

@@ -24,9 +24,7 @@ class AbsDistillationLoss(torch.nn.Module, ABC):
     needs_attentions: bool = False
 
     @abstractmethod
-    def forward(
-        self, student: LayerOutputs, teacher: LayerOutputs
-    ) -> tuple[torch.Tensor, Stats]:
+    def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
         """Value to minimise and its terms.
 
         Args:

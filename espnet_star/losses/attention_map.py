@@ -38,9 +38,7 @@ class AttentionMapLoss(AbsDistillationLoss):
         super().__init__()
         self.layer_map = layer_map
 
-    def forward(
-        self, student: LayerOutputs, teacher: LayerOutputs
-    ) -> tuple[torch.Tensor, Stats]:
+    def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
         """See :class:`AbsDistillationLoss`. Term: ``attention``."""
         check_frames(student, teacher)
         if student.attentions is None or teacher.attentions is None:

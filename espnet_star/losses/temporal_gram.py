@@ -72,9 +72,7 @@ class TemporalGramLoss(AbsDistillationLoss):
             f"intralayer_weight={self.intralayer_weight}, target_norm={self.target_norm}"
         )
 
-    def forward(
-        self, student: LayerOutputs, teacher: LayerOutputs
-    ) -> tuple[torch.Tensor, Stats]:
+    def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
         """See :class:`AbsDistillationLoss`. Terms: ``layerwise`` and ``intralayer``."""
         check_frames(student, teacher)
         picked = resolve_layer_map(student.num_layers, teacher.num_layers, self.layer_map)
@@ -92,9 +90,7 @@ class TemporalGramLoss(AbsDistillationLoss):
             value = self.layerwise_weight * layerwise + self.intralayer_weight * intralayer
         return value, {"layerwise": layerwise.detach(), "intralayer": intralayer.detach()}
 
-    def _prepare(
-        self, states: Sequence[torch.Tensor], mask: torch.Tensor
-    ) -> list[torch.Tensor]:
+    def _prepare(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
         """States in at least float32, zero on padding, normalised if asked."""
         prepared = []
         for state in states:
@@ -172,8 +168,6 @@ def _factored_distances(
         layerwise = layerwise + (
             inner(s_out, s_out) - 2 * inner(c_out, c_out) + inner(k_out, k_out)
         )
-        intralayer = intralayer + (
-            inner(s_in, s_out) - 2 * inner(c_in, c_out) + inner(k_in, k_out)
-        )
+        intralayer = intralayer + (inner(s_in, s_out) - 2 * inner(c_in, c_out) + inner(k_in, k_out))
     dtype = student[0].dtype
     return layerwise.clamp(min=0).to(dtype), intralayer.clamp(min=0).to(dtype)

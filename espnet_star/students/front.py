@@ -33,9 +33,7 @@ class ConvBlock(nn.Module):
         elif index == 0:
             self.layer_norm = nn.GroupNorm(channels, channels, affine=True)
 
-    def forward(
-        self, x: torch.Tensor, lengths: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Args: features ``(B, C, T)`` and valid steps ``(B,)``; both come back reduced."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)

@@ -25,8 +25,10 @@ class StarEncoder(AbsEncoder):
     alone and in any padded batch.
 
     Args:
-        preset: Name of an architecture, see ``espnet_star.students.config.PRESETS``.
         input_size: Ignored; ESPnet gives it to every encoder (1 for raw waveform).
+        preset: Name of an architecture, see ``espnet_star.students.config.PRESETS``.
+        upstream: Start from this student (Hugging Face directory, hub name or
+            distillation experiment) and its architecture instead of a preset.
         overrides: Any architecture key in transformers' names, e.g. ``hidden_size=240``.
 
     Raises:
@@ -39,13 +41,37 @@ class StarEncoder(AbsEncoder):
         (torch.Size([2, 49, 432]), [49, 37])
     """
 
-    def __init__(self, input_size: int = 1, preset: str = "starhubert", **overrides: Any):
+    def __init__(
+        self,
+        input_size: int = 1,
+        preset: str = "starhubert",
+        upstream: str | None = None,
+        **overrides: Any,
+    ):
         super().__init__()
-        self.config = student_config(preset, **overrides)
+        self.source = upstream
+        pretrained = None if upstream is None else StarEncoder.from_pretrained(upstream)
+        options = pretrained.options() if pretrained is not None else {}
+        self.config = student_config(preset, **(options | overrides))
         self.feature_extractor = FeatureExtractor(self.config)
         self.feature_projection = FeatureProjection(self.config)
         self.encoder = Transformer(self.config)
         self.apply(self._initialise)
+        if pretrained is not None:
+            self._copy_weights(pretrained)
+
+    def _copy_weights(self, pretrained: StarEncoder) -> None:
+        try:
+            self.load_state_dict(pretrained.state_dict())
+        except RuntimeError as error:
+            raise StarError(
+                f"overrides change the shape of upstream {self.source}: {error}"
+            ) from error
+
+    def reload_pretrained_parameters(self) -> None:
+        """Undo ESPnet's ``--init``, which overwrites pretrained weights as well."""
+        if self.source is not None:
+            self._copy_weights(StarEncoder.from_pretrained(self.source))
 
     def _initialise(self, module: nn.Module) -> None:
         """Random weights as HuBERT starts from; the positional convolution has its own."""
@@ -67,7 +93,10 @@ class StarEncoder(AbsEncoder):
         return self.config.hidden_size
 
     def options(self) -> dict[str, Any]:
-        """Plain keyword arguments that rebuild this architecture, for ``config.yaml``."""
+        """Plain keyword arguments that rebuild this architecture, for ``config.yaml``.
+
+        They name no upstream: whoever reads them brings a checkpoint with the weights.
+        """
         return config_options(self.config)
 
     def layer_outputs(
@@ -121,17 +150,20 @@ class StarEncoder(AbsEncoder):
 
     @classmethod
     def from_pretrained(cls, name_or_directory: str | Path) -> StarEncoder:
-        """Load a student from a Hugging Face directory or hub name, in eval mode.
+        """Load a student, in eval mode.
 
-        Any HuBERT checkpoint of 50 frames per second loads, not only students.
+        Args:
+            name_or_directory: Hugging Face directory, hub name or the folder of a
+                distillation experiment. Any HuBERT checkpoint of 50 frames per second
+                loads, not only students.
         """
+        from espnet_star.formats.experiment import is_experiment, load_experiment
         from espnet_star.formats.hugging_face import load_student
 
-        return load_student(name_or_directory)
+        load = load_experiment if is_experiment(name_or_directory) else load_student
+        return load(name_or_directory)
 
 
 def encoder_from_config(config: HubertConfig) -> StarEncoder:
     """Student of a Hugging Face configuration, randomly initialised."""
     return StarEncoder(**config_options(config))
-
-

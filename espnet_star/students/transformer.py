@@ -105,9 +105,7 @@ class Transformer(nn.Module):
         self.pos_conv_embed = PositionalConv(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
         self, x: torch.Tensor, lengths: torch.Tensor, maps: bool = False

@@ -1,0 +1,1 @@
+"""Scores, result tables and the progress of a training run."""

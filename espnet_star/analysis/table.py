@@ -1,0 +1,235 @@
+"""Results of several systems: one JSON file each, one table of all, relations to hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_star.analysis.machine import machine_facts
+from espnet_star.data.errors import DataError, some
+from espnet_star.data.kaldi import write_lines
+
+# Order of the columns; metrics that are not listed follow by name.
+COLUMNS = ("sid_acc", "sid_acc_channel", "sid_macro_acc", "wer", "cer", "per", "eer")
+# Fractions, shown in percent: a metric with one of these in its name.
+PERCENT = {"acc", "wer", "cer", "per", "eer", "f1"}
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: If it is missing or malformed.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not a JSON file ({error})") from error
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, complete or not at all; folders are made as needed.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(path, [json.dumps(content, indent=2, ensure_ascii=False)])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_metric(text: str) -> tuple[str, float]:
+    """Read ``name=0.44``, or ``name=exp/sid.json#accuracy`` from a score file.
+
+    Raises:
+        DataError: If it has another form, or the number is missing or not finite.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise DataError(f"--metric {text}: expected NAME=NUMBER or NAME=FILE.json#KEY")
+    path, hash_sign, key = value.rpartition("#")
+    found: Any = value
+    if hash_sign:
+        content = read_json(path)
+        if not isinstance(content, dict) or key not in content:
+            raise DataError(f"--metric {text}: {path} has no {key!r}")
+        found = content[key]
+    try:
+        number = float(found)
+    except (TypeError, ValueError):
+        raise DataError(f"--metric {text}: {found!r} is not a number") from None
+    if not math.isfinite(number):
+        raise DataError(f"--metric {text}: {number} is not a finite number")
+    return name, number
+
+
+def add_result(
+    path: str | Path,
+    system: str | None = None,
+    params: int | None = None,
+    metrics: Sequence[tuple[str, float]] = (),
+) -> dict[str, Any]:
+    """Write a system's JSON file, or add metrics to it.
+
+    Args:
+        path: The file, ``{"system": str, "params": int, "metrics": {name: number}}``.
+        system: Name for the table; required for a new file.
+        params: Number of parameters.
+        metrics: Names and values, fractions rather than percent.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        DataError: If a new file gets no name, or a present one is malformed.
+    """
+    if Path(path).exists():
+        content = _read_result(path)
+    elif system is None:
+        raise DataError(f"{path}: a new result needs --system")
+    else:
+        content = {"system": system, "params": None, "metrics": {}}
+    if system is not None:
+        content["system"] = system
+    if params is not None:
+        content["params"] = params
+    content["metrics"].update(metrics)
+    write_json(path, content)
+    return content
+
+
+def _read_result(path: str | Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not (
+        isinstance(content, dict)
+        and isinstance(content.get("system"), str)
+        and isinstance(content.get("metrics"), dict)
+        and all(isinstance(value, int | float) for value in content["metrics"].values())
+    ):
+        raise DataError(
+            f'{path}: expected {{"system": str, "params": int, "metrics": {{name: number}}}}; '
+            "write it with star_score add"
+        )
+    return content
+
+
+def merge(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """Collect the files of several systems, in the order given, with `machine_facts`.
+
+    Returns:
+        ``{"schema": 1, "systems": [{"key", "system", "params", "metrics"}], "machine"}``
+        where ``key`` is the file's name without ``.json``.
+
+    Raises:
+        DataError: If a file is malformed, or two have the same name.
+    """
+    systems: list[dict[str, Any]] = []
+    for path in paths:
+        key = Path(path).stem
+        if any(entry["key"] == key for entry in systems):
+            raise DataError(f"{path}: another result is called {key} too; rename one of them")
+        systems.append({"key": key, **_read_result(path)})
+    return {"schema": 1, "systems": systems, "machine": machine_facts()}
+
+
+def _metric_names(systems: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
+    present = {name for entry in systems for name in entry["metrics"]}
+    unknown = [name for name in columns if name not in present]
+    if unknown:
+        raise DataError(f"no result has {some(unknown)}; there are {some(sorted(present), 20)}")
+    order = columns or COLUMNS
+    rest = [] if columns else sorted(present - set(COLUMNS))
+    return [name for name in order if name in present] + rest
+
+
+def _is_percent(name: str) -> bool:
+    return bool(PERCENT & set(name.split("_")))
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" if _is_percent(name) else f"{value:.4g}"
+
+
+def markdown(results: dict[str, Any], columns: Sequence[str] = ()) -> str:
+    """Write merged results as a Markdown table with the machine's facts below.
+
+    Args:
+        results: What `merge` returned.
+        columns: Metrics to show, in this order; by default all, in the order of `COLUMNS`.
+
+    Raises:
+        DataError: If no system has one of ``columns``.
+    """
+    names = _metric_names(results["systems"], columns)
+    header = ["system", "params (M)", *(f"{n} (%)" if _is_percent(n) else n for n in names)]
+    lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)])]
+    for entry in results["systems"]:
+        params = entry.get("params")
+        size = "-" if params is None else f"{params / 1e6:.2f}"
+        metrics = entry["metrics"]
+        cells = [_cell(name, metrics.get(name)) for name in names]
+        lines.append(_row([entry["system"].replace("|", "\\|"), size, *cells]))
+    facts = results["machine"]
+    gpus = f", {some(facts['gpus'])}" if facts["gpus"] else ""
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "espnet", "transformers"))
+    lines += [
+        "",
+        f"{facts['date']}: {facts['cpu']}, {facts['cores']} cores{gpus}; "
+        f"Python {facts['python']}, {versions}.",
+        "",
+        f"Command: `{facts['command']}`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def lookup(results: dict[str, Any], name: str) -> float:
+    """Value of ``system.metric``; the system by its key or its name in the table.
+
+    Raises:
+        DataError: If there is no such system or metric; names what there is.
+    """
+    system, _, metric = name.rpartition(".")
+    for entry in results.get("systems", []):
+        if system in (entry["key"], entry["system"]):
+            if metric not in entry["metrics"]:
+                raise DataError(f"{name}: {system} has no {metric}, only {some(entry['metrics'])}")
+            return float(entry["metrics"][metric])
+    keys = [entry["key"] for entry in results.get("systems", [])]
+    raise DataError(f"{name}: no system {system!r}, only {some(keys, 20)}")
+
+
+def violations(
+    results: dict[str, Any],
+    greater: Sequence[Sequence[str]] = (),
+    less: Sequence[Sequence[str]] = (),
+) -> list[str]:
+    """Sentences about the relations that do not hold (equality does not).
+
+    Args:
+        results: What `merge` returned.
+        greater: Pairs ``system.metric`` of which the first must be greater.
+        less: Pairs of which the first must be less.
+
+    Raises:
+        DataError: As `lookup`.
+    """
+    found = []
+    for word, sign, pairs in (("greater", 1, greater), ("less", -1, less)):
+        for first, second in pairs:
+            a, b = lookup(results, first), lookup(results, second)
+            if not sign * a > sign * b:
+                found.append(f"{first} = {a:.4g} should be {word} than {second} = {b:.4g}")
+    return found

@@ -1,0 +1,14 @@
+"""ESPnet's spk_inference on models whose frontend or encoder is the student."""
+
+from collections.abc import Sequence
+
+from espnet2.bin import spk_inference
+
+from espnet_star.tasks.plugin import register_in
+
+register_in("spk")
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the inference; options are ESPnet's own."""
+    spk_inference.main(cmd)

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Check a data directory before hours of training are spent on it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from espnet_star.data.checks import BINS, Report, check_datadir
+from espnet_star.data.errors import run_tool, str2bool
+
+BAR = 40
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of ``star_check_data``."""
+    parser = argparse.ArgumentParser(
+        prog="star_check_data",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--datadir", required=True, help="Directory with wav.scp")
+    parser.add_argument(
+        "--need", nargs="*", default=[], help="Files that must be there: text utt2spk label ..."
+    )
+    parser.add_argument("--fs", type=int, default=16000, help="Sampling rate in Hz")
+    parser.add_argument(
+        "--train_speakers",
+        default=None,
+        help="Training directory (or its utt2spk) that must hold every speaker of --datadir",
+    )
+    parser.add_argument(
+        "--token_list", default=None, help="Token list that must cover the transcripts"
+    )
+    parser.add_argument(
+        "--full", type=str2bool, default=False, help="Decode every file, not a sample"
+    )
+    return parser
+
+
+def report(found: Report, datadir: str) -> None:
+    """Print size and histogram of lengths."""
+    speakers = "" if found.speakers is None else f", {found.speakers} speakers"
+    print(
+        f"{datadir}: {found.utterances} utterances, {found.hours:.2f} hours{speakers}; "
+        f"{found.opened} audio files decoded, no problem found"
+    )
+    edges = ["0", *(f"{edge:g}" for edge in BINS), "..."]
+    for low, high, count in zip(edges, edges[1:], found.bins, strict=True):
+        if count:
+            bar = "#" * max(1, round(BAR * count / found.utterances))
+            print(f"  {low:>3} to {high:>3} s {count:>8} {bar}")
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = get_parser().parse_args(cmd)
+    run_tool(
+        "star_check_data",
+        lambda: report(
+            check_datadir(
+                args.datadir,
+                need=args.need,
+                fs=args.fs,
+                train_speakers=args.train_speakers,
+                token_list=args.token_list,
+                full=args.full,
+            ),
+            args.datadir,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Prepare a Kaldi-style data directory: 16 kHz mono audio, every drop accounted for."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+
+from espnet_star.data.audio import AudioOptions
+from espnet_star.data.errors import run_tool, some, str2bool
+from espnet_star.data.prepare import PrepareOptions, Summary, prepare
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of ``star_prepare_data``."""
+    parser = argparse.ArgumentParser(
+        prog="star_prepare_data",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--srcdir",
+        required=True,
+        help="Directory with wav.scp and, if there, segments, text, utt2spk, label",
+    )
+    parser.add_argument("--dstdir", required=True, help="Directory to write")
+    parser.add_argument("--fs", type=int, default=16000, help="Sampling rate in Hz")
+    parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
+    parser.add_argument(
+        "--min_samples", type=int, default=400, help="Drop utterances below this length"
+    )
+    parser.add_argument("--min_duration", type=float, default=0.1, help="The same in seconds")
+    parser.add_argument(
+        "--max_duration", type=float, default=30.0, help="Drop longer utterances, in seconds"
+    )
+    parser.add_argument("--nj", type=int, default=2, help="Processes")
+    parser.add_argument(
+        "--max_hours",
+        type=float,
+        default=None,
+        help="Keep a random subset of at most this length, the same on every machine",
+    )
+    parser.add_argument(
+        "--channel_seed",
+        type=int,
+        default=None,
+        help="Pass each utterance through a random equaliser and gain drawn from this seed",
+    )
+    parser.add_argument(
+        "--allow_mismatch",
+        type=str2bool,
+        default=False,
+        help="Drop utterances that wav.scp, text, utt2spk or label lacks",
+    )
+    parser.add_argument(
+        "--run_pipes",
+        type=str2bool,
+        default=False,
+        help="Run the commands of entries like 'sph2pipe -f wav a.sph |' (trusted files only)",
+    )
+    parser.add_argument(
+        "--force", type=str2bool, default=False, help="Repeat a finished preparation"
+    )
+    return parser
+
+
+def report(summary: Summary, dstdir: str) -> None:
+    """Print what was kept, what was done to the audio and why utterances were dropped."""
+    if not summary.repeated:
+        print(
+            f"{dstdir} is up to date: {summary.kept} utterances, {summary.hours:.2f} hours "
+            "(repeat with --force true)"
+        )
+        return
+    notes = "".join(f", {count} {note}" for note, count in sorted(summary.notes.items()))
+    print(f"{dstdir}: {summary.kept} utterances kept, {summary.hours:.2f} hours{notes}")
+    # "unreadable: ..." and "truncated: ..." carry details after the colon.
+    kinds = {key: reason.split(":")[0] for key, reason in summary.skipped.items()}
+    for kind, count in Counter(kinds.values()).most_common():
+        examples = some((key for key in sorted(kinds) if kinds[key] == kind), limit=3)
+        print(f"  {count} dropped, {kind}: {examples}")
+    if summary.skipped:
+        print(f"  all reasons: {dstdir}/skipped.txt")
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = get_parser().parse_args(cmd)
+    audio = AudioOptions(
+        fs=args.fs,
+        audio_format=args.audio_format,
+        min_samples=args.min_samples,
+        min_duration=args.min_duration,
+        max_duration=args.max_duration,
+        channel_seed=args.channel_seed,
+    )
+    options = PrepareOptions(
+        srcdir=args.srcdir,
+        dstdir=args.dstdir,
+        audio=audio,
+        max_hours=args.max_hours,
+        allow_mismatch=args.allow_mismatch,
+        run_pipes=args.run_pipes,
+    )
+    run_tool(
+        "star_prepare_data",
+        lambda: report(prepare(options, nj=args.nj, force=args.force), args.dstdir),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Score recognised text and speakers, and collect the results of several systems."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_star.analysis import table
+from espnet_star.analysis.scoring import score_asr, score_sid
+from espnet_star.data.errors import DataError, run_tool
+
+VIOLATION_CODE = 1
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of ``star_score`` and its five subcommands."""
+    parser = argparse.ArgumentParser(prog="star_score", description=__doc__)
+    commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    for name, unit in (("asr", "text"), ("sid", "utt2spk")):
+        score = commands.add_parser(name, help=f"Score a hypothesis against {unit}")
+        score.add_argument("--ref", required=True, help=f"{unit} of the test set")
+        score.add_argument("--hyp", required=True, help="text that decoding wrote")
+        score.add_argument("--out", default=None, help="JSON file for the result")
+    add = commands.add_parser("add", help="Write or extend the result of one system")
+    add.add_argument("--file", required=True, help="JSON file of the system")
+    add.add_argument("--system", default=None, help="Name in the table")
+    add.add_argument("--params", type=int, default=None, help="Number of parameters")
+    add.add_argument(
+        "--metric",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="sid_acc=0.44 (a fraction), or sid_acc=exp/sid.json#accuracy",
+    )
+    merge = commands.add_parser("table", help="Merge results into one table")
+    merge.add_argument("--results", nargs="+", required=True, help="JSON files of the systems")
+    merge.add_argument("--out", default=None, help="Markdown file; standard output by default")
+    merge.add_argument("--json", default=None, help="JSON file with everything")
+    merge.add_argument("--columns", nargs="+", default=[], help="Metrics to show, in this order")
+    check = commands.add_parser("check", help="Check relations between results")
+    check.add_argument("--results", required=True, help="JSON file that table has written")
+    for name in ("greater", "less"):
+        check.add_argument(
+            f"--{name}",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar="SYSTEM.METRIC",
+            help=f"The first must be {name}, e.g. student.sid_acc undistilled.sid_acc",
+        )
+    return parser
+
+
+def _score(args: argparse.Namespace) -> None:
+    score = score_asr if args.subcommand == "asr" else score_sid
+    result, warnings = score(args.ref, args.hyp)
+    for warning in warnings:
+        print(f"star_score: warning: {warning}", file=sys.stderr)
+    if args.out is not None:
+        table.write_json(args.out, result)
+    print(_asr_summary(result) if args.subcommand == "asr" else _sid_summary(result))
+
+
+def _asr_summary(result: dict[str, Any]) -> str:
+    words = result["words"]
+    lines = [
+        f"WER {100 * result['wer']:.1f} %, CER {100 * result['cer']:.1f} % "
+        f"({result['utterances']} utterances, {words['reference']} words: "
+        f"{words['substitutions']} sub, {words['deletions']} del, {words['insertions']} ins)"
+    ]
+    lines += [
+        f"  {row['utterance']} ({row['errors']} errors)\n    ref: {row['ref']}\n    hyp: {row['hyp']}"
+        for row in result["worst"]
+    ]
+    return "\n".join(lines)
+
+
+def _sid_summary(result: dict[str, Any]) -> str:
+    lines = [
+        f"accuracy {100 * result['accuracy']:.1f} %, macro {100 * result['macro_accuracy']:.1f} % "
+        f"({result['correct']} of {result['utterances']} utterances, {result['speakers']} speakers, "
+        f"most frequent one {100 * result['chance']:.1f} %)"
+    ]
+    lines += [
+        f"  {row['ref']} taken for {row['hyp']}: {row['count']}" for row in result["confused"]
+    ]
+    return "\n".join(lines)
+
+
+def _add(args: argparse.Namespace) -> None:
+    metrics = [table.read_metric(text) for text in args.metric]
+    table.add_result(args.file, args.system, args.params, metrics)
+
+
+def _table(args: argparse.Namespace) -> None:
+    results = table.merge(args.results)
+    text = table.markdown(results, args.columns)
+    if args.json is not None:
+        table.write_json(args.json, results)
+    if args.out is None:
+        print(text, end="")
+        return
+    try:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{args.out}: cannot be written ({error.strerror})") from error
+
+
+def _check(args: argparse.Namespace) -> int:
+    if not args.greater and not args.less:
+        raise DataError("nothing to check; give --greater or --less")
+    found = table.violations(table.read_json(args.results), args.greater, args.less)
+    for sentence in found:
+        print(f"star_score: violated: {sentence}", file=sys.stderr)
+    if not found:
+        print(f"{len(args.greater) + len(args.less)} relations hold")
+    return VIOLATION_CODE if found else 0
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = get_parser().parse_args(cmd)
+    work = {"asr": _score, "sid": _score, "add": _add, "table": _table, "check": _check}
+    run_tool("star_score", lambda: work[args.subcommand](args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Check a prepared data directory before hours of training are spent on it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import soundfile
+
+from espnet_star.data.errors import DataError, some
+from espnet_star.data.kaldi import check_spk2utt, read_counts, read_table, read_wav_scp
+
+BINS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+NEED = ("text", "utt2spk")
+SAMPLE = 20
+
+
+@dataclass
+class Report:
+    """What a data directory holds.
+
+    Attributes:
+        utterances: Number of utterances.
+        hours: Their length.
+        speakers: Number of speakers, None without ``utt2spk``.
+        bins: Number of utterances shorter than each of `BINS` seconds and not shorter
+            than the one before; the last entry counts the rest.
+        opened: How many audio files were read.
+    """
+
+    utterances: int = 0
+    hours: float = 0.0
+    speakers: int | None = None
+    bins: list[int] = field(default_factory=list)
+    opened: int = 0
+
+
+def check_datadir(
+    datadir: str | Path,
+    need: Sequence[str] = (),
+    fs: int = 16000,
+    train_speakers: str | Path | None = None,
+    token_list: str | Path | None = None,
+    full: bool = False,
+) -> Report:
+    """Check that a directory is complete, consistent and readable.
+
+    Args:
+        datadir: Directory with ``wav.scp`` and ``utt2num_samples``.
+        need: Further files that must be there (``text``, ``utt2spk``, ...).
+        fs: Sampling rate that every file must have, in Hz.
+        train_speakers: Training directory (or its ``utt2spk``) whose speakers must
+            include those of ``datadir``.
+        token_list: Token list whose characters must cover the transcripts.
+        full: Decode every audio file, where the default is the first, the last and
+            some random ones.
+
+    Raises:
+        DataError: Listing everything that was found wrong.
+    """
+    directory = Path(datadir)
+    wavs = read_wav_scp(directory / "wav.scp")
+    counts = read_counts(directory / "utt2num_samples")
+    if not wavs:
+        raise DataError(f"{directory / 'wav.scp'} is empty; prepare the directory again")
+    names = sorted({*need, *(name for name in NEED if (directory / name).exists())})
+    tables = {name: read_table(directory / name, allow_empty=name == "text") for name in names}
+    problems = _compare_keys(directory / "utt2num_samples", counts, wavs)
+    for name, table in tables.items():
+        problems += _compare_keys(directory / name, table, wavs)
+    check_spk2utt(directory)
+    problems += _check_transcripts(directory, tables.get("text", {}), token_list)
+    if train_speakers is not None:
+        problems += _check_speakers(directory, Path(train_speakers))
+    chosen = _choose(sorted(wavs), full)
+    problems += _check_audio(chosen, wavs, counts, fs)
+    if problems:
+        raise DataError(f"{len(problems)} problems in {directory}:\n  " + "\n  ".join(problems))
+    return _report(counts, tables, fs, len(chosen))
+
+
+def _report(
+    counts: dict[str, int], tables: dict[str, dict[str, str]], fs: int, opened: int
+) -> Report:
+    bins = [0] * (len(BINS) + 1)
+    for samples in counts.values():
+        bins[sum(samples / fs >= edge for edge in BINS)] += 1
+    return Report(
+        utterances=len(counts),
+        hours=sum(counts.values()) / fs / 3600,
+        speakers=len(set(tables["utt2spk"].values())) if "utt2spk" in tables else None,
+        bins=bins,
+        opened=opened,
+    )
+
+
+def _compare_keys(path: Path, keys: Iterable[str], expected: Iterable[str]) -> list[str]:
+    found, wanted = set(keys), set(expected)
+    problems = []
+    if wanted - found:
+        problems.append(
+            f"{path} lacks {len(wanted - found)} utterances of wav.scp: "
+            f"{some(sorted(wanted - found))}"
+        )
+    if found - wanted:
+        problems.append(
+            f"{path} has {len(found - wanted)} utterances that wav.scp lacks: "
+            f"{some(sorted(found - wanted))}"
+        )
+    return problems
+
+
+def _choose(keys: list[str], full: bool) -> list[str]:
+    if full or len(keys) <= SAMPLE + 2:
+        return keys
+    # Seeded by nothing of the data: repeated checks of one directory look alike.
+    return [keys[0], *random.Random(0).sample(keys[1:-1], SAMPLE), keys[-1]]
+
+
+def _check_audio(
+    keys: list[str], wavs: dict[str, str], counts: dict[str, int], fs: int
+) -> list[str]:
+    problems = []
+    for key in keys:
+        try:
+            with soundfile.SoundFile(wavs[key]) as sound:
+                rate, channels = sound.samplerate, sound.channels
+                # Decoded in blocks: a header can promise what the file does not hold.
+                samples = sum(len(block) for block in sound.blocks(65536, dtype="float32"))
+        except (soundfile.SoundFileError, OSError) as error:
+            problems.append(f"{key}: cannot read {wavs[key]} ({str(error).split(': ')[-1]})")
+            continue
+        if rate != fs or channels != 1:
+            problems.append(
+                f"{key}: expected {fs} Hz mono, {wavs[key]} has {rate} Hz, {channels} channels"
+            )
+        elif key in counts and samples != counts[key]:
+            problems.append(
+                f"{key}: utt2num_samples says {counts[key]} samples, {wavs[key]} holds {samples}"
+            )
+    return problems
+
+
+def read_speakers(path: Path) -> set[str]:
+    """Speakers of a directory's ``utt2spk``, or of such a file."""
+    return set(read_table(path / "utt2spk" if path.is_dir() else path).values())
+
+
+def _check_speakers(directory: Path, train: Path) -> list[str]:
+    unseen = sorted(read_speakers(directory) - read_speakers(train))
+    if not unseen:
+        return []
+    return [
+        f"{len(unseen)} speakers of {directory / 'utt2spk'} are not in {train}, so no classifier "
+        f"trained on it can name them: {some(unseen)}"
+    ]
+
+
+def read_characters(path: str | Path) -> set[str]:
+    """Characters that a token list can write (special tokens such as ``<blank>`` aside).
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        tokens = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read the token list ({error})") from error
+    special = {token for token in tokens if len(token) > 2 and token[0] + token[-1] == "<>"}
+    return {char for token in tokens if token not in special for char in token}
+
+
+def _check_transcripts(
+    directory: Path, text: dict[str, str], token_list: str | Path | None
+) -> list[str]:
+    problems = []
+    empty = sorted(key for key, words in text.items() if not words)
+    if empty:
+        problems.append(f"{directory / 'text'}: {len(empty)} empty transcripts: {some(empty)}")
+    if token_list is None:
+        return problems
+    known = read_characters(token_list) | {" "}
+    first: dict[str, str] = {}
+    for key, words in text.items():
+        for char in set(words) - known:
+            first.setdefault(char, key)
+    if first:
+        examples = some(
+            f"{char!r} (U+{ord(char):04X}) in {key}" for char, key in sorted(first.items())
+        )
+        problems.append(
+            f"{directory / 'text'}: {len(first)} characters are not in {token_list}: {examples}"
+        )
+    return problems

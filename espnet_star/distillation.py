@@ -1,0 +1,100 @@
+"""The ESPnet model that trains a student against a teacher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+
+from espnet_star.errors import StarError
+from espnet_star.losses import WeightedLoss, resolve_layer_map
+from espnet_star.outputs import LayerOutputs
+from espnet_star.state_cache import StateCache, weights_fingerprint
+from espnet_star.students import StarEncoder
+from espnet_star.teachers.abs_teacher import AbsTeacher
+
+
+class StarDistillation(AbsESPnetModel):
+    """Teacher, student and objectives: ``speech -> (loss, stats, weight)``.
+
+    The teacher moves with the model but is none of its submodules: it is absent from
+    checkpoints, optimisers and gradient exchange.
+
+    Args:
+        encoder: The student.
+        teacher: The frozen model to follow.
+        losses: Objectives and their weights; the loss is their weighted sum.
+        cache_dir: Keep the teacher's states there between epochs; for small corpora.
+    """
+
+    def __init__(
+        self,
+        encoder: StarEncoder,
+        teacher: AbsTeacher,
+        losses: Sequence[WeightedLoss],
+        cache_dir: str | None = None,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.losses = list(losses)
+        self.loss_modules = torch.nn.ModuleList(entry.loss for entry in losses)
+        self.needs_attentions = any(entry.loss.needs_attentions for entry in losses)
+        # Straight into __dict__, past torch's registration of submodules.
+        self.__dict__["teacher"] = teacher
+        for entry in losses:
+            layer_map = getattr(entry.loss, "layer_map", None)
+            resolve_layer_map(encoder.num_layers, teacher.num_layers, layer_map)
+        self.cache: StateCache | None = None
+        if cache_dir:
+            if self.needs_attentions:
+                raise StarError(
+                    "cache_dir keeps hidden states only, but a loss needs attention maps; "
+                    "remove cache_dir or the loss attention_map"
+                )
+            self.cache = StateCache(cache_dir, weights_fingerprint(teacher, repr(teacher)))
+            logging.info("Teacher states are kept in %s", self.cache.directory)
+
+    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> StarDistillation:
+        """Move the teacher wherever the model is moved."""
+        self.teacher._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def forward(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor, **_: Any
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Distillation loss of a batch.
+
+        Args:
+            speech: Waveforms at 16 kHz, ``(B, T)``.
+            speech_lengths: Samples of each, ``(B,)``.
+
+        Returns:
+            Loss averaged over utterances, one statistic a term, and the batch size.
+        """
+        speech = speech[:, : int(speech_lengths.max())]
+        targets = self._targets(speech, speech_lengths)
+        outputs = self.encoder.layer_outputs(speech, speech_lengths, self.needs_attentions)
+        total = speech.new_zeros((), dtype=torch.float32)
+        stats: dict[str, torch.Tensor] = {}
+        for entry in self.losses:
+            value, terms = entry.loss(outputs, targets)
+            total = total + entry.weight * value
+            stats |= terms
+        stats["loss"] = total.detach()
+        return force_gatherable((total, stats, speech.shape[0]), total.device)
+
+    @torch.no_grad()
+    def _targets(self, speech: torch.Tensor, lengths: torch.Tensor) -> LayerOutputs:
+        if self.cache is not None:
+            return self.cache(self.teacher, speech, lengths)
+        return self.teacher(speech, lengths, attentions=self.needs_attentions)
+
+    def collect_feats(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor, **_: Any
+    ) -> dict[str, torch.Tensor]:
+        """Nothing to collect: lengths come from ``utt2num_samples``."""
+        return {"feats": speech, "feats_lengths": speech_lengths}

@@ -1,0 +1,68 @@
+"""Student out of a distillation experiment's folder."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+import yaml
+
+from espnet_star.errors import StarError
+from espnet_star.students.star_encoder import StarEncoder
+
+# What ESPnet's trainer leaves, the most averaged first.
+MODEL_FILES = ("valid.loss.ave.pth", "valid.loss.best.pth", "latest.pth")
+
+
+def is_experiment(directory: str | Path) -> bool:
+    """Whether a folder is an ESPnet experiment rather than a Hugging Face directory."""
+    return (Path(directory) / "config.yaml").is_file()
+
+
+def load_experiment(directory: str | Path, model_file: str | Path | None = None) -> StarEncoder:
+    """Student of a distillation experiment, in eval mode.
+
+    Args:
+        directory: Holds ``config.yaml`` and the models of ESPnet's trainer.
+        model_file: A file in it, or a path; the averaged model by default.
+
+    Raises:
+        StarError: If the experiment has no finished epoch or is not a distillation.
+    """
+    directory = Path(directory)
+    with (directory / "config.yaml").open(encoding="utf-8") as file:
+        config = yaml.safe_load(file)
+    if not isinstance(config, dict) or "losses" not in config or config.get("encoder") != "star":
+        raise StarError(
+            f"{directory}/config.yaml is not a distillation's (espnet_star star_train writes one)"
+        )
+    path = _model_path(directory, model_file)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise StarError(f"{path} is not a complete model file: {error}") from error
+    prefix = "encoder."
+    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    encoder = StarEncoder(**config["encoder_conf"])
+    expected = encoder.state_dict()
+    if weights.keys() != expected.keys():
+        gap = sorted(weights.keys() ^ expected.keys())
+        raise StarError(f"{path} does not fit config.yaml: {gap[:5]} ({len(gap)} weights)")
+    encoder.load_state_dict(weights)
+    return encoder.eval()
+
+
+def _model_path(directory: Path, model_file: str | Path | None) -> Path:
+    if model_file is not None:
+        candidates = [Path(model_file), directory / Path(model_file).name]
+    else:
+        candidates = [directory / name for name in MODEL_FILES]
+    for path in candidates:
+        if path.is_file():
+            return path
+    names = ", ".join(path.name for path in candidates)
+    raise StarError(
+        f"{directory} has none of {names}: no epoch has finished yet, or the training was "
+        "stopped before; run the same command again to resume it"
+    )

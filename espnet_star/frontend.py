@@ -1,0 +1,195 @@
+"""The student, or any teacher, as the frontend of ESPnet's own tasks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+
+from espnet_star.errors import StarError, unknown_name
+from espnet_star.formats.experiment import is_experiment
+from espnet_star.formats.hugging_face import find_file
+from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
+from espnet_star.state_cache import StateCache, weights_fingerprint
+from espnet_star.students import StarEncoder
+from espnet_star.teachers import TEACHERS, build_teacher
+from espnet_star.teachers.abs_teacher import AbsTeacher
+
+
+class StarFrontend(AbsFrontend):
+    """Learned weighted sum of an encoder's hidden states, as SUPERB feeds its heads.
+
+    A student's weights are saved with the downstream model, whose ``config.yaml`` holds
+    its full architecture: decoding needs nothing else. A teacher (the upper line of a
+    comparison) is not saved; its directory is needed again.
+
+    Args:
+        upstream: Student (Hugging Face directory, hub name or distillation experiment),
+            or a teacher.
+        kind: ``"student"``, a kind of teacher, or ``"auto"``.
+        student_conf: Architecture of a student whose weights a checkpoint will bring;
+            written into ``config.yaml`` in place of ``upstream``.
+        random_init: Keep the architecture of ``upstream`` but not its weights: the
+            undistilled baseline.
+        normalize: Layer-normalise each state, without parameters, before the sum.
+        freeze_updates: Updates before the student itself is trained; None never trains
+            it, 0 trains it from the start. With a number above 0, give ESPnet
+            ``--unused_parameters true`` in distributed training.
+        cache_dir: Keep a frozen encoder's states there, so that later epochs and other
+            tasks do not compute them again; for small corpora.
+        fs: Sampling rate of the data; must be 16000.
+
+    Raises:
+        StarError: If the upstream cannot be loaded or options contradict each other.
+    """
+
+    def __init__(
+        self,
+        upstream: str | None = None,
+        kind: str = "auto",
+        student_conf: dict[str, Any] | None = None,
+        random_init: bool = False,
+        normalize: bool = False,
+        freeze_updates: int | None = None,
+        cache_dir: str | None = None,
+        fs: int | str = SAMPLE_RATE,
+    ):
+        super().__init__()
+        if str(fs) not in {str(SAMPLE_RATE), "16k"}:
+            raise StarError(f"frontend star works at 16000 Hz, got fs={fs}; resample the data")
+        self.source, self.kind, self.random_init = upstream, kind, random_init
+        self.normalize = normalize
+        self.freeze_updates = freeze_updates
+        encoder = build_upstream(upstream, kind, student_conf, random_init)
+        self.is_student = isinstance(encoder, StarEncoder)
+        if self.is_student:
+            self.upstream = encoder
+        else:
+            # Past torch's registration: a teacher's weights stay out of checkpoints.
+            self.__dict__["upstream"] = encoder
+            if freeze_updates is not None:
+                raise StarError("freeze_updates trains a student; a teacher stays frozen")
+        if freeze_updates is None:
+            encoder.requires_grad_(False)
+        self.layer_weights = torch.nn.Parameter(torch.zeros(encoder.num_layers + 1))
+        # Persistent, so that a resumed run unfreezes at the same update.
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.cache: StateCache | None = None
+        if cache_dir and freeze_updates is None:
+            # At inference the folder may be gone; then there is nothing to gain from it.
+            self.cache = StateCache(cache_dir, weights_fingerprint(encoder, repr(encoder)))
+        self.train()
+
+    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> StarFrontend:
+        """Move a teacher along, which torch does not know about."""
+        if not self.is_student:
+            self.upstream._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def train(self, mode: bool = True) -> StarFrontend:
+        """Set the mode; a frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.is_frozen():
+            self.upstream.eval()
+        return self
+
+    def is_frozen(self) -> bool:
+        """Whether the encoder itself is left alone at this update."""
+        return self.freeze_updates is None or int(self.updates) < self.freeze_updates
+
+    def output_size(self) -> int:
+        """Width D of the features."""
+        if isinstance(self.upstream, StarEncoder):
+            return self.upstream.output_size()
+        return self.upstream.width
+
+    def forward(
+        self, input: torch.Tensor, input_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of a batch.
+
+        Args:
+            input: Waveforms at 16 kHz, ``(B, T)``.
+            input_lengths: Samples of each, ``(B,)``.
+
+        Returns:
+            ``(B, N, D)`` at 50 frames per second, zero on padding, and lengths ``(B,)``.
+        """
+        if input.dim() == 3:
+            input = input.mean(dim=2)  # channels
+        frozen = self.is_frozen()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            if not frozen and self.training:
+                self.upstream.train()
+            outputs = self._states(input, input_lengths)
+        if self.training:
+            self.updates += 1
+        weights = self.layer_weights.softmax(dim=0)
+        features = torch.zeros_like(outputs.hidden_states[0])
+        for weight, state in zip(weights, outputs.hidden_states, strict=True):
+            if self.normalize:
+                state = F.layer_norm(state, state.shape[-1:])
+            features = features + weight * state
+        features = torch.where(outputs.mask()[..., None], features, 0.0)
+        return features, outputs.lengths
+
+    def _states(self, speech: torch.Tensor, lengths: torch.Tensor) -> LayerOutputs:
+        encode = self.upstream.layer_outputs if self.is_student else self.upstream
+        if self.cache is not None:
+            return self.cache(encode, speech, lengths)
+        return encode(speech, lengths)
+
+    def reload_pretrained_parameters(self) -> None:
+        """Undo ESPnet's ``--init``, which overwrites pretrained weights as well."""
+        if self.is_student and self.source is not None and not self.random_init:
+            fresh = build_upstream(self.source, self.kind, None, False)
+            self.upstream.load_state_dict(fresh.state_dict())
+        torch.nn.init.zeros_(self.layer_weights)
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for ``config.yaml`` that need no distillation folder."""
+        options: dict[str, Any] = {
+            "normalize": self.normalize,
+            "freeze_updates": self.freeze_updates,
+        }
+        if isinstance(self.upstream, StarEncoder):
+            return options | {"student_conf": self.upstream.options()}
+        return options | {"upstream": self.source, "kind": self.kind}
+
+
+def build_upstream(
+    upstream: str | None, kind: str, student_conf: dict[str, Any] | None, random_init: bool
+) -> StarEncoder | AbsTeacher:
+    """Encoder of a frontend; see :class:`StarFrontend` for the arguments."""
+    if kind not in {"auto", "student", *TEACHERS}:
+        raise unknown_name("kind of upstream", kind, {"auto", "student", *TEACHERS})
+    if upstream is None:
+        if not student_conf:
+            raise StarError(
+                "frontend star needs upstream: a student's directory or hub name, or a "
+                "distillation experiment, e.g. --frontend_conf upstream=exp/star"
+            )
+        logging.info("Student built from student_conf; its weights come from the checkpoint")
+        return StarEncoder(**student_conf)
+    if kind == "auto":
+        kind = "student" if looks_like_student(upstream) else "auto"
+    if kind == "student":
+        student = StarEncoder.from_pretrained(upstream)
+        return StarEncoder(**student.options()) if random_init else student
+    if random_init:
+        raise StarError("random_init keeps a student's architecture; a teacher has its own")
+    return build_teacher(upstream, kind=kind)
+
+
+def looks_like_student(upstream: str) -> bool:
+    """Whether a directory or hub name is a student of ours, not a teacher."""
+    if is_experiment(upstream):
+        return True
+    config = json.loads(Path(find_file(upstream, "config.json")).read_text(encoding="utf-8"))
+    return "identity_projection" in config

@@ -1,0 +1,1 @@
+"""ESPnet tasks: distillation, and ESPnet's own with the student registered."""

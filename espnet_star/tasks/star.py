@@ -1,0 +1,172 @@
+"""The ESPnet task that distils a teacher into a student."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str_or_none
+
+from espnet_star.distillation import StarDistillation
+from espnet_star.errors import StarError, unknown_name
+from espnet_star.losses import build_losses
+from espnet_star.students import StarEncoder
+from espnet_star.teachers import build_teacher
+from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.trainer import StarTrainer
+
+encoder_choices = ClassChoices(
+    "encoder", classes={"star": StarEncoder}, type_check=AbsEncoder, default="star"
+)
+DEFAULT_LOSSES = [{"name": "temporal_gram", "weight": 1.0, "conf": {}}]
+
+
+class StarTask(AbsTask):
+    """Distil a speech self-supervised model into a light student.
+
+    Takes every training option of ESPnet, and of its own ``--teacher``,
+    ``--teacher_conf``, ``--losses``, ``--encoder_conf`` and ``--model_conf``. Lengths
+    come from ``utt2num_samples`` as shape file, so no statistics pass is needed.
+    """
+
+    num_optimizers: int = 1
+    class_choices_list = [encoder_choices]  # noqa: RUF012 (ESPnet's declaration)
+    trainer = StarTrainer
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of distillation."""
+        required = parser.get_default("required")
+        required += ["teacher"]
+        group = parser.add_argument_group("Task related")
+        group.add_argument(
+            "--teacher",
+            type=str_or_none,
+            default=None,
+            help="Hub name or directory of the model to distil",
+        )
+        group.add_argument(
+            "--teacher_conf",
+            action=NestedDictAction,
+            default={},
+            help="Keyword arguments of the teacher, e.g. kind=whisper dtype=bfloat16",
+        )
+        group.add_argument(
+            "--losses",
+            action=NestedDictAction,
+            default=[dict(entry) for entry in DEFAULT_LOSSES],
+            help="Objectives: a list of {name, weight, conf}. target_norm of "
+            "temporal_gram is chosen by the teacher's layers unless given",
+        )
+        group.add_argument(
+            "--model_conf",
+            action=NestedDictAction,
+            default={},
+            help="Keyword arguments of the distillation model, e.g. cache_dir=DIR",
+        )
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
+        """Zero padding."""
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
+        """Whole utterances as they are."""
+        return None
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Speech alone."""
+        return ("speech",)
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Nothing else."""
+        return ()
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> StarDistillation:
+        """Build teacher, student and objectives; write every choice into ``args``.
+
+        Raises:
+            StarError: On a misspelt name or key, or a teacher that cannot be loaded.
+        """
+        check_mapping("teacher_conf", args.teacher_conf)
+        for key in check_mapping("model_conf", args.model_conf):
+            if key != "cache_dir":
+                raise unknown_name("key of model_conf", key, ["cache_dir"])
+        encoder = build_student(args)
+        teacher = build_teacher(args.teacher, **args.teacher_conf)
+        args.losses = resolve_losses(args.losses, teacher)
+        model = StarDistillation(encoder, teacher, build_losses(args.losses), **args.model_conf)
+        args.encoder_conf = encoder.options()
+        log_sizes(encoder, teacher)
+        return model
+
+
+def check_mapping(name: str, value: Any) -> dict[str, Any]:
+    """Refuse anything but key and value pairs.
+
+    Raises:
+        StarError: Naming the option.
+    """
+    if not isinstance(value, dict):
+        raise StarError(f"--{name} must be a mapping such as key=value, got {value!r}")
+    return value
+
+
+def build_student(args: argparse.Namespace) -> StarEncoder:
+    """Student of ``--encoder`` and ``--encoder_conf``."""
+    encoder_class = encoder_choices.get_class(args.encoder)
+    return encoder_class(**check_mapping("encoder_conf", args.encoder_conf))
+
+
+def resolve_losses(entries: Any, teacher: AbsTeacher) -> list[dict[str, Any]]:
+    """Fill in ``target_norm`` where it was left open: by the teacher's layers.
+
+    A post-norm teacher ends every layer in a LayerNorm and gets the paper's objective;
+    a pre-norm teacher's residual stream is out of a post-norm student's reach, so its
+    states are layer-normalised.
+    """
+    if not isinstance(entries, list):
+        raise StarError(f"--losses must be a list of {{name, weight, conf}}, got {entries!r}")
+    resolved = [dict(entry) if isinstance(entry, dict) else entry for entry in entries]
+    for entry in resolved:
+        if isinstance(entry, dict) and entry.get("name") == "temporal_gram":
+            conf = dict(entry.get("conf") or {})
+            conf.setdefault("target_norm", "layer_norm" if teacher.pre_norm else "none")
+            entry["conf"] = conf
+            logging.info(
+                "temporal_gram: target_norm %s (teacher with %s-norm layers)",
+                conf["target_norm"],
+                "pre" if teacher.pre_norm else "post",
+            )
+    return resolved
+
+
+def log_sizes(encoder: StarEncoder, teacher: AbsTeacher) -> None:
+    """Say what is distilled into what."""
+    sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (teacher, encoder)]
+    logging.info(
+        "Teacher %s: %.2f M parameters, %d layers of width %d",
+        teacher.name,
+        sizes[0],
+        teacher.num_layers,
+        teacher.width,
+    )
+    logging.info(
+        "Student: %.2f M parameters, %d layers of width %d",
+        sizes[1],
+        encoder.num_layers,
+        encoder.output_size(),
+    )

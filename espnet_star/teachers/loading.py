@@ -1,0 +1,220 @@
+"""What every adapter of a Transformers checkpoint needs: files, weights and checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from espnet_star.errors import StarError, unknown_name
+from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# Only masked prediction reads it, and checkpoints trained without masking lack it.
+UNUSED_KEYS = frozenset({"masked_spec_embed"})
+
+
+def one_line(error: BaseException) -> str:
+    """First non-empty line of an error's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Content of a checkpoint's ``config.json``.
+
+    Args:
+        name: Hub name or directory.
+
+    Returns:
+        The configuration as a dictionary; ``model_type`` is always there.
+
+    Raises:
+        StarError: If there is no such directory or hub name, or no model type in it.
+    """
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise StarError(
+            f"teacher {name!r}: no config.json in this directory; give one written by "
+            "save_pretrained, or a hub name"
+        )
+    if not path.is_dir() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1):
+        raise StarError(f"teacher {name!r}: no such directory; check the path")
+    try:
+        config, _ = transformers.PretrainedConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        raise StarError(
+            f"teacher {name!r}: cannot read config.json ({one_line(error)}); check the hub "
+            "name and the network, or give a directory written by save_pretrained"
+        ) from error
+    if "model_type" not in config:
+        raise StarError(f"teacher {name!r}: config.json names no model_type; add it")
+    return config
+
+
+def read_preparation(name: str) -> dict[str, Any]:
+    """Content of ``preprocessor_config.json``, empty where there is none.
+
+    Args:
+        name: Hub name or directory.
+
+    Returns:
+        The feature extractor's settings as a dictionary.
+
+    Raises:
+        StarError: If the model was trained at a sampling rate other than 16 kHz.
+    """
+    try:
+        settings, _ = transformers.FeatureExtractionMixin.get_feature_extractor_dict(name)
+    except OSError:
+        return {}
+    rate = settings.get("sampling_rate", SAMPLE_RATE)
+    if rate != SAMPLE_RATE:
+        raise StarError(
+            f"teacher {name!r} was trained at {rate} Hz (preprocessor_config.json), the student "
+            f"reads {SAMPLE_RATE} Hz; choose a teacher trained at {SAMPLE_RATE} Hz"
+        )
+    return settings
+
+
+def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> torch.nn.Module:
+    """Build a model in float32 and fill in every weight, or fail.
+
+    Transformers only warns of a weight that the checkpoint lacks and leaves it random;
+    a teacher with random weights would train a student on noise.
+
+    Args:
+        model_class: Transformers class with ``from_pretrained``.
+        name: Hub name or directory.
+        config: Transformers configuration to build from.
+        **kwargs: Handed on to ``from_pretrained``.
+
+    Returns:
+        The model. Pickled checkpoints go through torch's ``weights_only`` reader.
+
+    Raises:
+        StarError: If weights are absent, unreadable, misshapen or incomplete.
+    """
+    path = Path(name)
+    if path.is_dir() and not any((path / file).is_file() for file in WEIGHT_FILES):
+        raise StarError(
+            f"teacher {name!r}: no weights in this directory; expected {WEIGHT_FILES[0]} "
+            f"or {WEIGHT_FILES[2]} beside config.json"
+        )
+    try:
+        model, info = model_class.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **kwargs,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise StarError(
+            f"teacher {name!r}: cannot load the weights ({one_line(error)}); copy or "
+            "download the checkpoint again, and check that config.json belongs to it"
+        ) from error
+    missing = sorted(set(info["missing_keys"]) - UNUSED_KEYS)
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise StarError(
+            f"teacher {name!r}: the checkpoint lacks {len(missing)} weights of its "
+            f"{config.model_type} encoder ({shown}); config.json and weights do not belong together"
+        )
+    return model
+
+
+def check_frame_rate(name: str, kernels: Collection[int], strides: Collection[int]) -> None:
+    """Refuse a convolutional front that does not give the student's frames.
+
+    Args:
+        name: Teacher, for the message.
+        kernels: Kernel size of each convolution.
+        strides: Stride of each convolution.
+
+    Raises:
+        StarError: If the hop is not 320 samples or the receptive field not 400.
+    """
+    hop = math.prod(strides)
+    if hop != HOP:
+        raise StarError(
+            f"teacher {name!r} gives {SAMPLE_RATE / hop:g} frames/s (hop {hop}), the student "
+            f"{SAMPLE_RATE / HOP:g} (hop {HOP}); choose a teacher with hop {HOP}"
+        )
+    field, step = 1, 1
+    for kernel, stride in zip(kernels, strides, strict=True):
+        field += (kernel - 1) * step
+        step *= stride
+    if field != RECEPTIVE_FIELD:
+        raise StarError(
+            f"teacher {name!r} sees {field} samples a frame, the student {RECEPTIVE_FIELD}, so "
+            f"frame counts differ; choose a teacher with a receptive field of {RECEPTIVE_FIELD}"
+        )
+
+
+def check_dtype(dtype: str) -> torch.dtype:
+    """Computation type from its name.
+
+    Raises:
+        StarError: If the name is not one of :data:`DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("teacher dtype", dtype, DTYPES)
+    return DTYPES[dtype]
+
+
+def check_lengths(name: str, speech: torch.Tensor, lengths: torch.Tensor) -> list[int]:
+    """Refuse a batch that holds an utterance without a single frame.
+
+    Args:
+        name: Teacher, for the message.
+        speech: Waveforms ``(B, T)``.
+        lengths: Samples of each waveform, ``(B,)``.
+
+    Returns:
+        The lengths as a list.
+
+    Raises:
+        StarError: If shapes disagree or a length is outside 400..T.
+    """
+    if speech.dim() != 2 or lengths.shape != speech.shape[:1]:
+        raise StarError(
+            f"teacher {name!r}: speech must have shape (B, T) and lengths (B,), got "
+            f"{tuple(speech.shape)} and {tuple(lengths.shape)}"
+        )
+    sizes: list[int] = lengths.tolist()
+    if min(sizes) < RECEPTIVE_FIELD or max(sizes) > speech.shape[1]:
+        raise StarError(
+            f"teacher {name!r}: lengths must lie between {RECEPTIVE_FIELD} (one frame) and T = "
+            f"{speech.shape[1]} samples, got {min(sizes)} to {max(sizes)}; drop shorter utterances"
+        )
+    return sizes
+
+
+def narrow(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of matrix products and convolutions in ``dtype``.
+
+    Norms and embeddings stay in float32, and so does the residual stream under
+    :func:`autocast`: halves memory, and autocast need not cast weights at every step.
+    Weight-normalised convolutions keep float32, their weight is computed at each call.
+    """
+    for module in model.modules():
+        if type(module) in (torch.nn.Linear, torch.nn.Conv1d):
+            module.to(dtype)
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Run in ``dtype`` whatever precision the student's training step runs in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
