@@ -35,8 +35,6 @@ class StarFrontend(AbsFrontend):
         kind: ``"student"``, a kind of teacher, or ``"auto"``.
         student_conf: Architecture of a student whose weights a checkpoint will bring;
             written into ``config.yaml`` in place of ``upstream``.
-        random_init: Keep the architecture of ``upstream`` but not its weights: the
-            undistilled baseline.
         normalize: Layer-normalise each state, without parameters, before the sum.
         freeze_updates: Updates before the student itself is trained; None never trains
             it, 0 trains it from the start. With a number above 0, give ESPnet
@@ -54,7 +52,6 @@ class StarFrontend(AbsFrontend):
         upstream: str | None = None,
         kind: str = "auto",
         student_conf: dict[str, Any] | None = None,
-        random_init: bool = False,
         normalize: bool = False,
         freeze_updates: int | None = None,
         cache_dir: str | None = None,
@@ -63,10 +60,10 @@ class StarFrontend(AbsFrontend):
         super().__init__()
         if str(fs) not in {str(SAMPLE_RATE), "16k"}:
             raise StarError(f"frontend star works at 16000 Hz, got fs={fs}; resample the data")
-        self.source, self.kind, self.random_init = upstream, kind, random_init
+        self.source, self.kind = upstream, kind
         self.normalize = normalize
         self.freeze_updates = freeze_updates
-        encoder = build_upstream(upstream, kind, student_conf, random_init)
+        encoder = build_upstream(upstream, kind, student_conf)
         self.is_student = isinstance(encoder, StarEncoder)
         if self.is_student:
             self.upstream = encoder
@@ -147,8 +144,8 @@ class StarFrontend(AbsFrontend):
 
     def reload_pretrained_parameters(self) -> None:
         """Undo ESPnet's ``--init``, which overwrites pretrained weights as well."""
-        if self.is_student and self.source is not None and not self.random_init:
-            fresh = build_upstream(self.source, self.kind, None, False)
+        if self.is_student and self.source is not None:
+            fresh = build_upstream(self.source, self.kind)
             self.upstream.load_state_dict(fresh.state_dict())
         torch.nn.init.zeros_(self.layer_weights)
 
@@ -164,7 +161,7 @@ class StarFrontend(AbsFrontend):
 
 
 def build_upstream(
-    upstream: str | None, kind: str, student_conf: dict[str, Any] | None, random_init: bool
+    upstream: str | None, kind: str = "auto", student_conf: dict[str, Any] | None = None
 ) -> StarEncoder | AbsTeacher:
     """Encoder of a frontend; see :class:`StarFrontend` for the arguments."""
     if kind not in {"auto", "student", *TEACHERS}:
@@ -180,10 +177,7 @@ def build_upstream(
     if kind == "auto":
         kind = "student" if looks_like_student(upstream) else "auto"
     if kind == "student":
-        student = StarEncoder.from_pretrained(upstream)
-        return StarEncoder(**student.options()) if random_init else student
-    if random_init:
-        raise StarError("random_init keeps a student's architecture; a teacher has its own")
+        return StarEncoder.from_pretrained(upstream)
     return build_teacher(upstream, kind=kind)
 
 

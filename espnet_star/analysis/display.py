@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import time
 from typing import TextIO
@@ -40,7 +41,9 @@ class Display:
         """Bring the line on a terminal up to date; elsewhere nothing."""
         if not self.tty:
             return
-        text = f"{self.title}: {self.elapsed()}"
+        # Short, so that a terminal of 80 columns shows the time left too.
+        seconds = int(time.monotonic() - self.start)
+        text = f"{self.title}: {datetime.timedelta(seconds=seconds)}"
         details = self.progress.describe()
         if details:
             text += f", {details}"

@@ -51,7 +51,8 @@ def machine_facts() -> dict[str, Any]:
         ``{"cpu", "cores", "gpus", "python", "torch", "espnet", "transformers",
         "espnet_star", "date", "command"}``; versions as text.
     """
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    # The name alone: where the program is installed is nobody's business.
+    command = f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     return {
         "cpu": _cpu_model(),
         "cores": _cores(),
@@ -59,5 +60,5 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
         "date": time.strftime("%Y-%m-%d"),
-        "command": shlex.join(command),
+        "command": command,
     }

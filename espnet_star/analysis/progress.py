@@ -117,18 +117,18 @@ class TrainingProgress:
         total = f"/{self.max_epoch}" if self.max_epoch else ""
         parts = [f"epoch {self.epoch}{total}"]
         if self.batch:
-            parts.append(f"{self.section} batch {self.batch}")
+            parts.append(f"batch {self.batch}")
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4g}")
         left = self.seconds_left()
         if left is not None:
-            parts.append(f"{format_seconds(left)} left")
+            parts.append(f"{format_seconds(left, units=1)} left")
         return ", ".join(parts)
 
 
-def format_seconds(seconds: float) -> str:
-    """``1 hour and 12 minutes``: the two largest units, whole seconds."""
-    return humanfriendly.format_timespan(round(seconds), max_units=2)
+def format_seconds(seconds: float, units: int = 2) -> str:
+    """``1 hour and 12 minutes``: the largest units, whole seconds."""
+    return humanfriendly.format_timespan(round(seconds), max_units=units)
 
 
 def exception_line(lines: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import signal
@@ -28,16 +29,22 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def rotate(log: Path) -> None:
     """Rename ``x.log`` to ``x.log.1``, a former ``x.log.1`` to ``x.log.2``, up to 9."""
     names = [log, *(log.with_name(f"{log.name}.{index}") for index in range(1, KEPT_LOGS + 1))]
-    for old, new in reversed(list(zip(names, names[1:], strict=False))):
+    for old, new in reversed(list(itertools.pairwise(names))):
         if old.exists():
             old.replace(new)
 
 
 class LogFollower:
-    """Reads the lines that have been added to a file since the last call."""
+    """Reads the lines that have been added to a file since the last call.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        offset: Where to begin, in bytes.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
         self._file = path.open("rb")
+        self._file.seek(offset)
         self._rest = b""
 
     def lines(self) -> Iterator[str]:
@@ -145,20 +152,22 @@ def run_command(
         path.parent.mkdir(parents=True, exist_ok=True)
         rotate(path)
         with path.open("w", encoding="utf-8") as file:
-            file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S %z')} {shlex.join(command)}\n")
+            # On one line, whatever the command holds, and never read as progress.
+            text = shlex.join(command).replace("\n", " ")
+            file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S %z')} {text}\n")
             file.flush()
+            header = file.tell()
             child = Command(command, file)
     except OSError as error:
         name = error.filename or path
         raise DataError(f"{name}: cannot be started or written ({error.strerror})") from error
     with child.forwarding():
         display.begin(str(path))
-        _follow(child, path, display)
+        _follow(child, LogFollower(path, header), display)
     return _conclude(child, path, display)
 
 
-def _follow(child: Command, path: Path, display: Display) -> None:
-    follower = LogFollower(path)
+def _follow(child: Command, follower: LogFollower, display: Display) -> None:
     ended = False
     while not ended:
         # Asked before reading, so that the last lines are read after the end.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_table
@@ -24,15 +24,46 @@ def _import_jiwer() -> Any:
     return jiwer
 
 
-def read_pair(ref: str | Path, hyp: str | Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
+class Pair(NamedTuple):
+    """References and hypotheses of the same utterances.
+
+    Attributes:
+        references: Reference of each utterance.
+        hypotheses: Hypothesis of each utterance, ``""`` where it is missing.
+        missing: Utterances without hypothesis.
+        extra: Hypotheses without reference, which are left out.
+    """
+
+    references: dict[str, str]
+    hypotheses: dict[str, str]
+    missing: list[str]
+    extra: list[str]
+
+    def warnings(self) -> list[str]:
+        """Sentences about keys that disagree."""
+        found = []
+        if self.missing:
+            found.append(f"{len(self.missing)} utterances have no hypothesis: {some(self.missing)}")
+        if self.extra:
+            found.append(f"{len(self.extra)} hypotheses have no reference: {some(self.extra)}")
+        return found
+
+    def listing(self) -> dict[str, Any]:
+        """Number and first names of keys that disagree, for the result."""
+        return {
+            "missing": len(self.missing),
+            "missing_utterances": self.missing[:LISTED],
+            "extra": len(self.extra),
+            "extra_utterances": self.extra[:LISTED],
+        }
+
+
+def read_pair(ref: str | Path, hyp: str | Path) -> Pair:
     """Read references and hypotheses and compare their keys.
 
     Args:
         ref: Table of references.
         hyp: Table of hypotheses; empty ones are allowed.
-
-    Returns:
-        References, hypotheses of the same keys (``""`` where missing), warnings.
 
     Raises:
         DataError: If a file is malformed, there is no reference, or no key in common.
@@ -45,24 +76,12 @@ def read_pair(ref: str | Path, hyp: str | Path) -> tuple[dict[str, str], dict[st
             f"{ref} and {hyp} have no utterance in common (references: {some(references)}; "
             f"hypotheses: {some(found) or 'none'}); are they of the same test set?"
         )
-    warnings = []
-    missing, extra = sorted(references.keys() - found.keys()), sorted(found.keys() - references)
-    if missing:
-        warnings.append(f"{len(missing)} utterances have no hypothesis in {hyp}: {some(missing)}")
-    if extra:
-        warnings.append(f"{len(extra)} hypotheses have no reference in {ref}: {some(extra)}")
-    return references, {key: found.get(key, "") for key in references}, warnings
-
-
-def _listing(ref: dict[str, str], hyp_path: str | Path) -> dict[str, Any]:
-    found = read_table(hyp_path, allow_empty=True)
-    missing, extra = sorted(ref.keys() - found.keys()), sorted(found.keys() - ref.keys())
-    return {
-        "missing": len(missing),
-        "missing_utterances": missing[:LISTED],
-        "extra": len(extra),
-        "extra_utterances": extra[:LISTED],
-    }
+    return Pair(
+        references,
+        {key: found.get(key, "") for key in references},
+        missing=sorted(references.keys() - found.keys()),
+        extra=sorted(found.keys() - references.keys()),
+    )
 
 
 def _counts(output: Any) -> dict[str, int]:
@@ -105,7 +124,8 @@ def score_asr(ref: str | Path, hyp: str | Path) -> tuple[dict[str, Any], list[st
         DataError: As `read_pair`, or if every reference is empty.
     """
     jiwer = _import_jiwer()
-    references, hypotheses, warnings = read_pair(ref, hyp)
+    pair = read_pair(ref, hyp)
+    references, hypotheses = pair.references, pair.hypotheses
     # One space between words on both sides, or CER would count layout.
     wanted = [" ".join(text.split()) for text in references.values()]
     got = [" ".join(text.split()) for text in hypotheses.values()]
@@ -119,16 +139,16 @@ def score_asr(ref: str | Path, hyp: str | Path) -> tuple[dict[str, Any], list[st
         "cer": _rate(_counts(characters)),
         "words": _counts(words),
         "characters": _counts(characters),
-        **_listing(references, hyp),
+        **pair.listing(),
         "worst": _worst(list(references), wanted, got, words.alignments),
     }
-    return result, warnings
+    return result, pair.warnings()
 
 
 def _worst(
     keys: list[str], wanted: list[str], got: list[str], alignments: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "utterance": key,
             "errors": _errors(chunks),
@@ -160,7 +180,8 @@ def score_sid(ref: str | Path, hyp: str | Path) -> tuple[dict[str, Any], list[st
     Raises:
         DataError: As `read_pair`.
     """
-    references, hypotheses, warnings = read_pair(ref, hyp)
+    pair = read_pair(ref, hyp)
+    references, hypotheses = pair.references, pair.hypotheses
     total = Counter(references.values())
     correct = Counter(label for key, label in references.items() if hypotheses[key] == label)
     confused = Counter(
@@ -177,7 +198,7 @@ def score_sid(ref: str | Path, hyp: str | Path) -> tuple[dict[str, Any], list[st
         "accuracy": sum(correct.values()) / len(references),
         "macro_accuracy": sum(correct[label] / total[label] for label in total) / len(total),
         "chance": max(total.values()) / len(references),
-        **_listing(references, hyp),
+        **pair.listing(),
         "confused": [{"ref": a, "hyp": b, "count": count} for (a, b), count in pairs],
     }
-    return result, warnings
+    return result, pair.warnings()

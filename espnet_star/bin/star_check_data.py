@@ -46,7 +46,7 @@ def report(found: Report, datadir: str) -> None:
         f"{found.opened} audio files decoded, no problem found"
     )
     edges = ["0", *(f"{edge:g}" for edge in BINS), "..."]
-    for low, high, count in zip(edges, edges[1:], found.bins, strict=True):
+    for low, high, count in zip(edges[:-1], edges[1:], found.bins, strict=True):
         if count:
             bar = "#" * max(1, round(BAR * count / found.utterances))
             print(f"  {low:>3} to {high:>3} s {count:>8} {bar}")

@@ -67,7 +67,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def report(summary: Summary, dstdir: str) -> None:
     """Print what was kept, what was done to the audio and why utterances were dropped."""
-    if not summary.repeated:
+    if summary.up_to_date:
         print(
             f"{dstdir} is up to date: {summary.kept} utterances, {summary.hours:.2f} hours "
             "(repeat with --force true)"

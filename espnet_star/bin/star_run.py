@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from espnet_star.analysis.runner import run_command
@@ -22,15 +23,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_epoch", type=int, default=None, help="Epochs in all, if the log does not tell"
     )
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="Command after --")
     return parser
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command; exits with its code, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = get_parser()
-    args = parser.parse_args(cmd)
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    given = list(sys.argv[1:] if cmd is None else cmd)
+    # Split here, since argparse treats "--" differently from one Python to the next.
+    split = given.index("--") if "--" in given else len(given)
+    args, command = parser.parse_args(given[:split]), given[split + 1 :]
     if not command:
         parser.error("give the command after --, for instance: star_run --log x.log -- ls")
     run_tool(

@@ -74,7 +74,8 @@ def _asr_summary(result: dict[str, Any]) -> str:
         f"{words['substitutions']} sub, {words['deletions']} del, {words['insertions']} ins)"
     ]
     lines += [
-        f"  {row['utterance']} ({row['errors']} errors)\n    ref: {row['ref']}\n    hyp: {row['hyp']}"
+        f"  {row['utterance']} ({row['errors']} errors)\n"
+        f"    ref: {row['ref']}\n    hyp: {row['hyp']}"
         for row in result["worst"]
     ]
     return "\n".join(lines)
@@ -83,8 +84,8 @@ def _asr_summary(result: dict[str, Any]) -> str:
 def _sid_summary(result: dict[str, Any]) -> str:
     lines = [
         f"accuracy {100 * result['accuracy']:.1f} %, macro {100 * result['macro_accuracy']:.1f} % "
-        f"({result['correct']} of {result['utterances']} utterances, {result['speakers']} speakers, "
-        f"most frequent one {100 * result['chance']:.1f} %)"
+        f"({result['correct']} of {result['utterances']} utterances, "
+        f"{result['speakers']} speakers, most frequent one {100 * result['chance']:.1f} %)"
     ]
     lines += [
         f"  {row['ref']} taken for {row['hyp']}: {row['count']}" for row in result["confused"]

@@ -6,28 +6,30 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
+from espnet_star.errors import StarError
+
 STOP_CODE = 2
 INTERRUPTED_CODE = 130
 
 
-class DataError(ValueError):
+class DataError(StarError):
     """Something is wrong with data, a file or an option that the user can put right."""
 
 
 def run_tool(tool: str, work: Callable[[], int | None]) -> None:
-    """Run the work of a command and turn a `DataError` into one line and exit code 2.
+    """Run the work of a command and turn a `StarError` into one line and exit code 2.
 
     Args:
         tool: Name of the command, written before the message.
         work: Does the work; may return an exit code (None stands for 0).
 
     Raises:
-        SystemExit: With 2 after a `DataError`, 130 after Ctrl-C, or with a non-zero code
+        SystemExit: With 2 after a `StarError`, 130 after Ctrl-C, or with a non-zero code
             of ``work``.
     """
     try:
         code = work()
-    except DataError as error:
+    except StarError as error:
         print(f"{tool}: error: {error}", file=sys.stderr)
         raise SystemExit(STOP_CODE) from None
     except KeyboardInterrupt:

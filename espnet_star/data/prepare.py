@@ -56,14 +56,14 @@ class Summary:
         hours: Their length.
         skipped: Reason of each utterance that was dropped.
         notes: How many utterances were written, mixed down, resampled, clipped.
-        repeated: False where an earlier run had done the same work already.
+        up_to_date: True where an earlier run had done the same work already.
     """
 
     kept: int = 0
     hours: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
-    repeated: bool = True
+    up_to_date: bool = False
 
 
 def prepare(options: PrepareOptions, nj: int = 1, force: bool = False) -> Summary:
@@ -131,7 +131,7 @@ def _finished(target: Path, fingerprint: dict[str, object], force: bool) -> Summ
         ) from None
     if any(marker.get(key) != value for key, value in fingerprint.items()):
         return None
-    return Summary(kept=marker["kept"], hours=marker["hours"], repeated=False)
+    return Summary(kept=marker["kept"], hours=marker["hours"], up_to_date=True)
 
 
 def _clear(target: Path) -> list[str]:

@@ -71,6 +71,8 @@ class StarTask(AbsTask):
             default={},
             help="Keyword arguments of the distillation model, e.g. cache_dir=DIR",
         )
+        # A distillation has no attention plots; ESPnet would run a batch for them.
+        parser.set_defaults(num_att_plot=0)
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
 

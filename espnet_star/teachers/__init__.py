@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from espnet_star.errors import StarError, unknown_name
+from espnet_star.errors import unknown_name
 from espnet_star.teachers.abs_teacher import AbsTeacher
 from espnet_star.teachers.hugging_face import HuggingFaceTeacher
-from espnet_star.teachers.loading import read_config
+from espnet_star.teachers.loading import read_model_type, unsupported
 from espnet_star.teachers.whisper import WhisperTeacher
 
 __all__ = ["TEACHERS", "AbsTeacher", "build_teacher"]
@@ -55,12 +55,9 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> AbsTeac
 
 def _kind_of(name: str) -> str:
     """Adapter that reads the checkpoint's model type."""
-    model_type = read_config(name)["model_type"]
+    model_type = read_model_type(name)
     for kind, adapter in TEACHERS.items():
         if model_type in adapter.model_types:
             return kind
-    known = sorted(t for adapter in TEACHERS.values() for t in adapter.model_types)
-    raise StarError(
-        f"teacher {name!r} has model_type {model_type!r} (config.json), supported: "
-        f"{', '.join(known)}"
-    )
+    known = {t for adapter in TEACHERS.values() for t in adapter.model_types}
+    raise unsupported(name, model_type, known)

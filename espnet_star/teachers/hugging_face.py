@@ -24,11 +24,12 @@ logger = logging.getLogger(__name__)
 class HuggingFaceTeacher(AbsTeacher):
     """HuBERT, WavLM, wav2vec 2.0, data2vec-audio, UniSpeech or UniSpeech-SAT.
 
-    Hidden states are those of Transformers' ``hidden_states``. Index 0 is the input of
-    the first layer. In the post-norm layout (base models) index ``l`` is what layer
-    ``l`` returns. In the pre-norm layout (``do_stable_layer_norm``, as HuBERT Large)
-    indices 0 to ``L - 1`` are the unnormalised residual stream and index ``L`` has
-    passed the encoder's final LayerNorm.
+    Index 0 is the input of the first layer. In the post-norm layout (base models)
+    index ``l`` is what layer ``l`` returns. In the pre-norm layout
+    (``do_stable_layer_norm``, as HuBERT Large) indices 0 to ``L - 1`` are the
+    unnormalised residual stream and index ``L`` has passed the encoder's final
+    LayerNorm, as what everybody downstream reads. Transformers' own ``hidden_states``
+    end before or after that norm, depending on its version; the rest are the same.
 
     An utterance gets the same features in a padded batch as alone: statistics of the
     front's GroupNorm run over valid frames, positional convolutions see zeros past the
@@ -66,9 +67,8 @@ class HuggingFaceTeacher(AbsTeacher):
         super().__init__()
         self.name = name
         self.dtype = loading.check_dtype(dtype)
+        config = loading.read_config(name, self.model_types)
         settings = loading.read_preparation(name)
-        loading.read_config(name)
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         loading.check_frame_rate(name, config.conv_kernel, config.conv_stride)
         config.add_adapter = False  # it would follow the last layer and halve the frames
         self.model: Any = loading.load_weights(transformers.AutoModel, name, config)
@@ -120,8 +120,9 @@ class HuggingFaceTeacher(AbsTeacher):
                 output_hidden_states=True,
                 output_attentions=attentions,
             )
+        states = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
         return LayerOutputs(
-            tuple(state.float() for state in outputs.hidden_states),
+            tuple(state.float() for state in states),
             frame_count(lengths),
             tuple(maps.float() for maps in outputs.attentions) if attentions else None,
         )

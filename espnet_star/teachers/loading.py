@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,14 @@ def one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def read_config(name: str) -> dict[str, Any]:
-    """Content of a checkpoint's ``config.json``.
+def read_model_type(name: str) -> str:
+    """Model type of a checkpoint, from its ``config.json``.
 
     Args:
         name: Hub name or directory.
 
     Returns:
-        The configuration as a dictionary; ``model_type`` is always there.
+        What ``model_type`` says.
 
     Raises:
         StarError: If there is no such directory or hub name, or no model type in it.
@@ -60,7 +61,34 @@ def read_config(name: str) -> dict[str, Any]:
         ) from error
     if "model_type" not in config:
         raise StarError(f"teacher {name!r}: config.json names no model_type; add it")
-    return config
+    return str(config["model_type"])
+
+
+def read_config(name: str, model_types: Collection[str]) -> Any:
+    """Transformers configuration of a checkpoint that an adapter can read.
+
+    Args:
+        name: Hub name or directory.
+        model_types: Model types of the adapter.
+
+    Returns:
+        The configuration object.
+
+    Raises:
+        StarError: As :func:`read_model_type`, or if the model type is another one.
+    """
+    model_type = read_model_type(name)
+    if model_type not in model_types:
+        raise unsupported(name, model_type, model_types)
+    return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def unsupported(name: str, model_type: str, known: Collection[str]) -> StarError:
+    """Error for a model type that no adapter, or not the adapter asked for, can read."""
+    return StarError(
+        f"teacher {name!r} has model_type {model_type!r} (config.json), supported: "
+        f"{', '.join(sorted(known))}"
+    )
 
 
 def read_preparation(name: str) -> dict[str, Any]:
@@ -121,6 +149,11 @@ def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> tor
             trust_remote_code=False,
             **kwargs,
         )
+    except pickle.UnpicklingError as error:
+        raise StarError(
+            f"teacher {name!r}: its pickled weights are damaged or hold more than tensors, which "
+            "is not read; give a checkpoint in safetensors"
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StarError(
             f"teacher {name!r}: cannot load the weights ({one_line(error)}); copy or "

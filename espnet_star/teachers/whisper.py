@@ -48,9 +48,8 @@ class WhisperTeacher(AbsTeacher):
         super().__init__()
         self.name = name
         self.dtype = loading.check_dtype(dtype)
-        loading.read_config(name)
+        config = loading.read_config(name, self.model_types)
         loading.read_preparation(name)
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         # A full model keeps the encoder under a prefix; the decoder is not built.
         self.encoder: Any = loading.load_weights(
             transformers.models.whisper.modeling_whisper.WhisperEncoder,

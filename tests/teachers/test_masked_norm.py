@@ -1,0 +1,81 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from espnet_star.masked_norm import masked_group_norm
+
+
+def affine(channels, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(channels, generator=generator, dtype=dtype)
+    return weight, torch.randn(channels, generator=generator, dtype=dtype)
+
+
+def test_equals_group_norm_without_padding():
+    x = torch.randn(3, 4, 50)
+    weight, bias = affine(4)
+    expected = F.group_norm(x, 4, weight, bias)
+    assert torch.equal(masked_group_norm(x, None, weight, bias), expected)
+    assert torch.equal(masked_group_norm(x, torch.full((3,), 50), weight, bias), expected)
+
+
+def test_each_utterance_gets_its_own_statistics():
+    x = torch.randn(5, 4, 60) * 3 + 7
+    lengths = torch.tensor([60, 31, 2, 1, 0])
+    weight, bias = affine(4)
+    x[1, :, 31:] = float("nan")  # padding may hold anything
+    out = masked_group_norm(x, lengths, weight, bias)
+    for row, size in enumerate(lengths.tolist()):
+        assert (out[row, :, size:] == 0).all()
+        if size > 1:
+            alone = F.group_norm(x[row : row + 1, :, :size], 4, weight, bias)[0]
+            torch.testing.assert_close(out[row, :, :size], alone)
+    # One frame is its own mean, up to rounding divided by the root of eps.
+    torch.testing.assert_close(out[3, :, 0], bias, atol=1e-3, rtol=0)
+
+
+def test_gradient():
+    weight, bias = affine(3, torch.float64)
+    x = torch.randn(4, 3, 7, dtype=torch.float64, requires_grad=True)
+    lengths = torch.tensor([7, 4, 2, 0])
+    inputs = (x, weight.requires_grad_(), bias.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x, w, b: masked_group_norm(x, lengths, w, b), inputs)
+
+
+def test_gradient_equals_that_of_slices():
+    weight, bias = (p.requires_grad_() for p in affine(6))
+    x = torch.randn(3, 6, 40, requires_grad=True)
+    lengths = torch.tensor([40, 22, 9])
+    target = torch.randn(3, 6, 40)
+
+    def slices():
+        return sum(
+            (F.group_norm(x[i : i + 1, :, :n], 6, weight, bias)[0] * target[i, :, :n]).sum()
+            for i, n in enumerate(lengths.tolist())
+        )
+
+    ours = torch.autograd.grad(
+        (masked_group_norm(x, lengths, weight, bias) * target).sum(), (x, weight, bias)
+    )
+    for a, b in zip(ours, torch.autograd.grad(slices(), (x, weight, bias)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_low_precision_input_is_normalised_in_the_type_of_the_weight():
+    x = torch.randn(2, 4, 30).bfloat16().requires_grad_()
+    weight, bias = (p.requires_grad_() for p in affine(4))
+    out = masked_group_norm(x, torch.tensor([30, 12]), weight, bias)
+    assert out.dtype == torch.float32
+    out.sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("lengths", [[3, 31], [3, -1], [3]])
+def test_wrong_lengths(lengths):
+    with pytest.raises(ValueError, match="lengths"):
+        masked_group_norm(torch.randn(2, 4, 30), torch.tensor(lengths), *affine(4))
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match=r"\(2, 4, 30\), \(5,\) and \(5,\)"):
+        masked_group_norm(torch.randn(2, 4, 30), None, *affine(5))
