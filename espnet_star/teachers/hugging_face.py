@@ -75,7 +75,7 @@ class HuggingFaceTeacher(AbsTeacher):
         self.num_layers = config.num_hidden_layers
         self.width = config.hidden_size
         self.pre_norm = bool(getattr(config, "do_stable_layer_norm", False))
-        self._attention = config._attn_implementation
+        self._attention = self.model.config._attn_implementation
         self._padding = _Padding(config.conv_kernel[0], config.conv_stride[0])
         group_norm = self._mask_padding()
         self.do_normalize = _preparation(name, do_normalize, settings, default=not group_norm)

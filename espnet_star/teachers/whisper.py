@@ -61,7 +61,7 @@ class WhisperTeacher(AbsTeacher):
         self.width = config.d_model
         self.pre_norm = True
         self.max_samples = config.max_source_positions * HOP
-        self._attention = config._attn_implementation
+        self._attention = self.encoder.config._attn_implementation
         extractor = transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins)
         filters = torch.from_numpy(extractor.mel_filters).float()
         self.register_buffer("mel_filters", filters, persistent=False)
