@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import is_experiment
-from espnet_star.formats.hugging_face import find_file
+from espnet_star.formats.hugging_face import find_file, read_json
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
 from espnet_star.state_cache import StateCache, weights_fingerprint
 from espnet_star.students import StarEncoder
@@ -185,5 +183,4 @@ def looks_like_student(upstream: str) -> bool:
     """Whether a directory or hub name is a student of ours, not a teacher."""
     if is_experiment(upstream):
         return True
-    config = json.loads(Path(find_file(upstream, "config.json")).read_text(encoding="utf-8"))
-    return "identity_projection" in config
+    return "identity_projection" in read_json(find_file(upstream, "config.json"))

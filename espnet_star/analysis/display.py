@@ -1,18 +1,68 @@
-"""Show the progress of a command: one line redrawn on a terminal, few lines elsewhere."""
+"""Show the progress of commands: one line redrawn on a terminal, few lines elsewhere."""
 
 from __future__ import annotations
 
 import datetime
 import shutil
+import signal
 import time
-from typing import TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from espnet_star.analysis.progress import EpochResult, TrainingProgress, format_seconds
+from espnet_star.data.errors import DataError
+
+if TYPE_CHECKING:
+    from espnet_star.analysis.runner import Run
 
 CLEAR_LINE = "\r\x1b[K"
+SHORTEST_NAME = 4
 
 
-class Display:
+class Line:
+    """One line that is redrawn on a terminal, and lines that stay.
+
+    Args:
+        title: What runs, for instance ``Stage 5: distil``.
+        stream: Where to write.
+    """
+
+    def __init__(self, title: str, stream: TextIO) -> None:
+        self.title = title
+        self.stream = stream
+        self.tty = stream.isatty()
+        self.start = time.monotonic()
+
+    def elapsed(self) -> str:
+        """Time since the start, as text."""
+        return format_seconds(time.monotonic() - self.start)
+
+    def clock(self) -> str:
+        """Time since the start, short: ``0:12:33``."""
+        return str(datetime.timedelta(seconds=int(time.monotonic() - self.start)))
+
+    def end(self, message: str) -> None:
+        """A line that stays, after the title."""
+        self.lines([f"{self.title}: {message}"])
+
+    def lines(self, lines: list[str]) -> None:
+        """Lines that stay, for instance the end of a log."""
+        for line in lines:
+            self.stream.write((CLEAR_LINE if self.tty else "") + line + "\n")
+        self.stream.flush()
+
+    def put(self, text: str, width: int) -> None:
+        """Replace the line on a terminal by the beginning of a text."""
+        self.stream.write(CLEAR_LINE + text[:width])
+        self.stream.flush()
+
+    def width(self) -> int:
+        """Columns that a line may take."""
+        # A line that wraps could not be redrawn in place.
+        return shutil.get_terminal_size().columns - 1
+
+
+class Display(Line):
     """Writes the state of a run to a stream.
 
     Args:
@@ -23,34 +73,21 @@ class Display:
     """
 
     def __init__(self, title: str, progress: TrainingProgress, stream: TextIO) -> None:
-        self.title = title
+        super().__init__(title, stream)
         self.progress = progress
-        self.stream = stream
-        self.tty = stream.isatty()
-        self.start = time.monotonic()
-
-    def elapsed(self) -> str:
-        """Time since the start, as text."""
-        return format_seconds(time.monotonic() - self.start)
 
     def begin(self, log: str) -> None:
         """Say what starts and where its output goes."""
-        self._line(f"{self.title}: started, output in {log}")
+        self.end(f"started, output in {log}")
 
     def redraw(self) -> None:
         """Bring the line on a terminal up to date; elsewhere nothing."""
         if not self.tty:
             return
         # Short, so that a terminal of 80 columns shows the time left too.
-        seconds = int(time.monotonic() - self.start)
-        text = f"{self.title}: {datetime.timedelta(seconds=seconds)}"
         details = self.progress.describe()
-        if details:
-            text += f", {details}"
-        # A line that wraps could not be redrawn in place.
-        width = shutil.get_terminal_size().columns - 1
-        self.stream.write(CLEAR_LINE + text[:width])
-        self.stream.flush()
+        text = f"{self.title}: {self.clock()}" + (f", {details}" if details else "")
+        self.put(text, self.width())
 
     def epoch(self, result: EpochResult) -> None:
         """Report the end of an epoch, off terminals only."""
@@ -62,17 +99,109 @@ class Display:
             parts[0] += f" took {format_seconds(result.seconds)}"
         if result.summary():
             parts.append(result.summary())
-        self._line(f"{self.title}: {', '.join(parts)}")
+        self.end(", ".join(parts))
 
-    def end(self, message: str) -> None:
-        """Last line."""
-        self._line(f"{self.title}: {message}")
 
-    def lines(self, lines: list[str]) -> None:
-        """Lines below the last one, for instance the end of a log."""
-        for line in lines:
-            self._line(line)
+class JobsDisplay(Line):
+    """Writes the state of several commands that run side by side.
 
-    def _line(self, text: str) -> None:
-        self.stream.write((CLEAR_LINE if self.tty else "") + text + "\n")
-        self.stream.flush()
+    A terminal gets one line that is redrawn, anything else a line when a job starts and
+    when it ends. Failures are told in full once every job has ended.
+
+    Args:
+        title: What runs, for instance ``Stage 9: ASR``.
+        stream: Where to write.
+        total: Number of jobs.
+        before: Number of them that earlier runs have done.
+    """
+
+    def __init__(self, title: str, stream: TextIO, total: int, before: int) -> None:
+        super().__init__(title, stream)
+        self.total = total
+        self.before = before
+        self.runs: list[Run] = []
+        self.broken: list[str] = []
+        self.begun = 0
+
+    def begin(self, run: Run) -> None:
+        """Say which job starts, off terminals only."""
+        self.begun += 1
+        if not self.tty:
+            self.end(f"{run.job.name}: started, output in {run.job.log}")
+
+    def epoch(self, run: Run, result: EpochResult) -> None:
+        """Nothing: the lines of several jobs would mix."""
+
+    def redraw(self, running: Sequence[Run]) -> None:
+        """Bring the line on a terminal up to date; elsewhere nothing."""
+        if self.tty:
+            self.put(self.state(running, self.width()), self.width())
+
+    def ended(self, run: Run) -> None:
+        """Count a job; say how it has ended, off terminals only."""
+        self.runs.append(run)
+        if self.tty:
+            return
+        last = run.progress.last
+        scores = f", {last.summary()}" if last and last.summary() and run.code == 0 else ""
+        self.end(f"{run.job.name}: {run.outcome()}{scores}")
+
+    def unstarted(self, name: str, error: DataError) -> None:
+        """Count a job that could not be started."""
+        self.begun += 1
+        self.broken.append(f"{name}: {error}")
+        if not self.tty:
+            self.end(self.broken[-1])
+
+    def failed(self) -> list[Run]:
+        """Jobs that have failed, in the order of their ends."""
+        return [run for run in self.runs if run.failed()]
+
+    def counts(self) -> str:
+        """``3/8 done``, with the failed ones."""
+        done = self.before + sum(run.code == 0 for run in self.runs)
+        failed = len(self.failed()) + len(self.broken)
+        return f"{done}/{self.total} done" + (f", {failed} failed" if failed else "")
+
+    def state(self, running: Sequence[Run], width: int) -> str:
+        """Title, time, jobs done, then epoch and time left of each running job."""
+        head = f"{self.title}: {self.clock()}, {self.counts()}"
+        tails = [run.progress.brief() for run in running]
+        used = len(head) + sum(len(f",  {tail}") for tail in tails)
+        longest = max(SHORTEST_NAME, (width - used) // max(1, len(running)))
+        parts = [
+            f"{shorten(run.job.name, longest)} {tail}".rstrip()
+            for run, tail in zip(running, tails, strict=True)
+        ]
+        return ", ".join([head, *parts])
+
+    def conclude(self, signals: Sequence[int]) -> None:
+        """Report the failed jobs, then count all of them.
+
+        Args:
+            signals: What the user has sent.
+        """
+        for message in self.broken:
+            self.end(message)
+        for run in self.failed():
+            self.end(f"{run.job.name}: {run.outcome()}")
+            self.lines(run.cause())
+        message = f"{self.counts()} in {self.elapsed()}"
+        if self.before:
+            message += f", {self.before} of them before"
+        unstarted = self.total - self.before - self.begun
+        if unstarted:
+            message += f", {unstarted} not started"
+        if signals:
+            name = signal.Signals(signals[0]).name
+            message = f"interrupted by {name}, {message}; running the same command again resumes"
+        self.end(message)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text where it fits, else its beginning and its end around ``..``."""
+    if len(text) <= width:
+        return text
+    kept = max(0, width - 2)
+    # Names of jobs often differ at their ends: asr_star_seed1, asr_star_seed2.
+    return text[: kept // 2] + ".." + text[len(text) - (kept - kept // 2) :]

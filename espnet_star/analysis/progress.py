@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import time
 from collections.abc import Callable
@@ -65,6 +66,7 @@ class TrainingProgress:
         loss: Mean loss of the last logged batches.
         resumed: Whether the run continued from a checkpoint.
         stopped_early: Whether early stopping ended it.
+        last: Results of the last epoch that has ended.
     """
 
     max_epoch: int | None = None
@@ -75,6 +77,7 @@ class TrainingProgress:
     loss: float | None = None
     resumed: bool = False
     stopped_early: bool = False
+    last: EpochResult | None = None
     _starts: dict[int, float] = field(default_factory=dict)
 
     def feed(self, line: str) -> EpochResult | None:
@@ -99,7 +102,8 @@ class TrainingProgress:
         start = self._starts.get(epoch)
         seconds = None if start is None else self.clock() - start
         kept = {name: values for name, values in sections.items() if values}
-        return EpochResult(epoch, kept, seconds)
+        self.last = EpochResult(epoch, kept, seconds)
+        return self.last
 
     def seconds_left(self) -> float | None:
         """Estimate from the epochs that have been completed; None before the first is."""
@@ -124,6 +128,16 @@ class TrainingProgress:
         if left is not None:
             parts.append(f"{format_seconds(left, units=1)} left")
         return ", ".join(parts)
+
+    def brief(self) -> str:
+        """Epoch and time left in a few characters: ``3/40 0:12:33 left``."""
+        if not self.epoch:
+            return ""
+        text = f"{self.epoch}/{self.max_epoch}" if self.max_epoch else f"{self.epoch}"
+        left = self.seconds_left()
+        if left is not None:
+            text += f" {datetime.timedelta(seconds=round(left))} left"
+        return text
 
 
 def format_seconds(seconds: float, units: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""Run a command with its output in a log, follow the log, forward signals."""
+"""Run a command in a group of its own, with its output in a log that is followed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from espnet_star.analysis.display import Display
-from espnet_star.analysis.progress import TrainingProgress, exception_line
-from espnet_star.data.errors import DataError
+from espnet_star.analysis.progress import (
+    EpochResult,
+    TrainingProgress,
+    exception_line,
+    format_seconds,
+)
+from espnet_star.data.errors import STOP_CODE, DataError
 
-POLL_SECONDS = 0.5
 TAIL_LINES = 15
 TAIL_BYTES = 65536
 KEPT_LOGS = 9
@@ -32,6 +35,19 @@ def rotate(log: Path) -> None:
     for old, new in reversed(list(itertools.pairwise(names))):
         if old.exists():
             old.replace(new)
+
+
+@contextmanager
+def forwarding(forward: Callable[[int], None]) -> Iterator[None]:
+    """Hand SIGINT, SIGTERM and SIGHUP to ``forward`` inside the ``with`` block."""
+    # A hangup that nohup has switched off stays switched off.
+    chosen = [n for n in FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
+    former = {n: signal.signal(n, lambda number, frame: forward(number)) for n in chosen}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 class LogFollower:
@@ -67,12 +83,14 @@ class Command:
     Args:
         command: Program and arguments.
         log: File that takes its output.
+        wake: Set when the command has ended.
     """
 
-    def __init__(self, command: Sequence[str], log: TextIO) -> None:
+    def __init__(self, command: Sequence[str], log: TextIO, wake: threading.Event) -> None:
         # Python buffers what is printed to a file; a log should be there as it comes.
         environment = {"PYTHONUNBUFFERED": "1", **os.environ}
-        self.signals: list[int] = []
+        self.ended = False
+        self._wake = wake
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -81,131 +99,141 @@ class Command:
             env=environment,
             start_new_session=True,
         )
-        self._done = threading.Event()
         # Blocking in a thread costs nothing, where Popen.wait(timeout) polls.
         threading.Thread(target=self._wait, daemon=True).start()
 
     def _wait(self) -> None:
         self.process.wait()
-        self._done.set()
-
-    def finished(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds; True once the command has ended."""
-        return self._done.wait(timeout)
-
-    def forward(self, number: int, frame: object = None) -> None:
-        """Send a signal to the group; the second one of a user in a hurry kills it."""
-        self.kill_group(signal.SIGKILL if self.signals else number)
-        self.signals.append(number)
+        self.ended = True
+        self._wake.set()
 
     def kill_group(self, number: int) -> None:
         """Send a signal to every process of the group that is left."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
-    @contextmanager
-    def forwarding(self) -> Iterator[None]:
-        """Forward SIGINT, SIGTERM and SIGHUP inside the ``with`` block."""
-        # A hangup that nohup has switched off stays switched off.
-        chosen = [n for n in FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
-        former = {number: signal.signal(number, self.forward) for number in chosen}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
-    def exit_code(self) -> int:
-        """Code for the shell: 128 + n after signal n, else the command's own."""
-        if self.signals:
-            return 128 + self.signals[0]
-        code = self.process.returncode
-        return 128 - code if code < 0 else code
+@dataclass(frozen=True)
+class Job:
+    """A command to run.
+
+    Attributes:
+        name: What the display calls it.
+        log: File for its standard output and error; a former one is rotated to ``.1``.
+        command: Program and arguments.
+        done: Marker file. A job that has one is skipped; it is written on success.
+        max_epoch: Number of epochs, for logs that do not tell.
+    """
+
+    name: str
+    log: Path
+    command: tuple[str, ...]
+    done: Path | None = None
+    max_epoch: int | None = None
+
+    def is_done(self) -> bool:
+        """Whether the marker of an earlier success is there."""
+        return self.done is not None and self.done.exists()
 
 
-def run_command(
-    command: Sequence[str],
-    log: str | Path,
-    title: str = "",
-    max_epoch: int | None = None,
-    stream: TextIO | None = None,
-) -> int:
-    """Run a command to its end and show its progress.
+class Run:
+    """A job under way, and what its log has told so far.
 
     Args:
-        command: Program and arguments.
-        log: File for its standard output and error; a former one is rotated to ``.1``.
-        title: Name for the progress line; the program's by default.
-        max_epoch: Number of epochs, for logs that do not tell.
-        stream: Where to show progress, standard output by default.
-
-    Returns:
-        Exit code for the shell.
+        job: What to run.
+        wake: Set when the command has ended.
 
     Raises:
         DataError: If the log cannot be written or the program cannot be started.
     """
-    path = Path(log)
-    progress = TrainingProgress(max_epoch=max_epoch)
-    display = Display(title or Path(command[0]).name, progress, stream or sys.stdout)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rotate(path)
-        with path.open("w", encoding="utf-8") as file:
-            # On one line, whatever the command holds, and never read as progress.
-            text = shlex.join(command).replace("\n", " ")
-            file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S %z')} {text}\n")
-            file.flush()
-            header = file.tell()
-            child = Command(command, file)
-    except OSError as error:
-        name = error.filename or path
-        raise DataError(f"{name}: cannot be started or written ({error.strerror})") from error
-    with child.forwarding():
-        display.begin(str(path))
-        _follow(child, LogFollower(path, header), display)
-    return _conclude(child, path, display)
 
+    def __init__(self, job: Job, wake: threading.Event) -> None:
+        self.job = job
+        self.progress = TrainingProgress(max_epoch=job.max_epoch)
+        self.interrupted_by: int | None = None
+        self.code: int | None = None
+        self._start = time.monotonic()
+        self._end: float | None = None
+        try:
+            for path in (job.log, *([job.done] if job.done else [])):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            rotate(job.log)
+            with job.log.open("w", encoding="utf-8") as file:
+                # On one line, whatever the command holds, and never read as progress.
+                text = shlex.join(job.command).replace("\n", " ")
+                file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S %z')} {text}\n")
+                file.flush()
+                header = file.tell()
+                self.child = Command(job.command, file, wake)
+        except OSError as error:
+            name = error.filename or job.log
+            raise DataError(f"{name}: cannot be started or written ({error.strerror})") from error
+        self._follower = LogFollower(job.log, header)
 
-def _follow(child: Command, follower: LogFollower, display: Display) -> None:
-    ended = False
-    while not ended:
-        # Asked before reading, so that the last lines are read after the end.
-        ended = child.finished(POLL_SECONDS)
-        for line in follower.lines():
-            result = display.progress.feed(line)
-            if result is not None:
-                display.epoch(result)
-        display.redraw()
-    follower.close()
+    def elapsed(self) -> str:
+        """Time from the start to the end, or until now, as text."""
+        end = time.monotonic() if self._end is None else self._end
+        return format_seconds(end - self._start)
 
+    def interrupt(self, number: int, forwarded: int) -> None:
+        """Send the group a signal, unless its command has ended by itself.
 
-def _conclude(child: Command, path: Path, display: Display) -> int:
-    code = child.exit_code()
-    if child.signals:
-        # Workers that the command has left behind would hold its memory and ports.
-        child.kill_group(signal.SIGKILL)
-        name = signal.Signals(child.signals[0]).name
-        display.end(
-            f"interrupted by {name} after {display.elapsed()}; "
-            "running the same command again resumes"
-        )
-    elif code == 0:
-        early = ", stopped early" if display.progress.stopped_early else ""
-        display.end(f"done in {display.elapsed()}{early}")
-    else:
-        _show_failure(code, path, display)
-    return code
+        Args:
+            number: Signal to send.
+            forwarded: First signal that the user has sent, which the report names.
+        """
+        if not self.child.ended:
+            self.interrupted_by = forwarded
+            self.child.kill_group(number)
 
+    def read(self) -> list[EpochResult]:
+        """Take in what the log says anew; returns the epochs that have ended."""
+        results = (self.progress.feed(line) for line in self._follower.lines())
+        return [result for result in results if result is not None]
 
-def _show_failure(code: int, path: Path, display: Display) -> None:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    cause = exception_line(lines)
-    if not cause and code == 128 + signal.SIGKILL:
-        cause = "killed by SIGKILL, often for want of memory"
-    display.end(f"failed with exit code {code} after {display.elapsed()}, log: {path}")
-    if cause:
-        display.lines([f"  {cause}"])
-    display.lines([f"  | {line}" for line in lines[-TAIL_LINES:]])
+    def conclude(self) -> None:
+        """Set the exit code once the command has ended, and write the marker of success."""
+        self._end = time.monotonic()
+        self._follower.close()
+        code = self.child.process.returncode
+        if self.interrupted_by is not None:
+            # Workers that the command has left behind would hold its memory and ports.
+            self.child.kill_group(signal.SIGKILL)
+            self.code = 128 + self.interrupted_by
+            return
+        self.code = 128 - code if code < 0 else code
+        if self.code == 0 and self.job.done is not None:
+            try:
+                self.job.done.touch()
+            except OSError as error:
+                self.code = STOP_CODE
+                with self.job.log.open("a", encoding="utf-8") as file:
+                    file.write(f"{self.job.done}: cannot be written ({error.strerror})\n")
+
+    def failed(self) -> bool:
+        """Whether the command has ended badly by itself."""
+        return bool(self.code) and self.interrupted_by is None
+
+    def outcome(self) -> str:
+        """How the command has ended, in one line."""
+        if self.interrupted_by is not None:
+            name = signal.Signals(self.interrupted_by).name
+            return (
+                f"interrupted by {name} after {self.elapsed()}; "
+                "running the same command again resumes"
+            )
+        if self.code == 0:
+            early = ", stopped early" if self.progress.stopped_early else ""
+            return f"done in {self.elapsed()}{early}"
+        return f"failed with exit code {self.code} after {self.elapsed()}, log: {self.job.log}"
+
+    def cause(self) -> list[str]:
+        """Why the command has failed: its exception, then the last lines of the log."""
+        with self.job.log.open("rb") as file:
+            file.seek(max(0, self.job.log.stat().st_size - TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        cause = exception_line(lines)
+        if not cause and self.code == 128 + signal.SIGKILL:
+            cause = "killed by SIGKILL, often for want of memory"
+        first = [f"  {cause}"] if cause else []
+        return first + [f"  | {line}" for line in lines[-TAIL_LINES:]]

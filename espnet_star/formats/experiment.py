@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from espnet_star.errors import StarError
+from espnet_star.formats.hugging_face import load_weights
 from espnet_star.students.star_encoder import StarEncoder
 
 # What ESPnet's trainer leaves, the most averaged first.
@@ -31,26 +32,32 @@ def load_experiment(directory: str | Path, model_file: str | Path | None = None)
         StarError: If the experiment has no finished epoch or is not a distillation.
     """
     directory = Path(directory)
-    with (directory / "config.yaml").open(encoding="utf-8") as file:
-        config = yaml.safe_load(file)
-    if not isinstance(config, dict) or "losses" not in config or config.get("encoder") != "star":
-        raise StarError(
-            f"{directory}/config.yaml is not a distillation's (espnet_star star_train writes one)"
-        )
+    config = _read_config(directory / "config.yaml")
     path = _model_path(directory, model_file)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise StarError(f"{path} is not a complete model file: {error}") from error
+    except Exception as error:  # torch's own reasons depend on where the file ends
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StarError(
+            f"{path} is not a complete model file ({reason}); resume the training, or give "
+            "another model_file"
+        ) from error
     prefix = "encoder."
     weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     encoder = StarEncoder(**config["encoder_conf"])
-    expected = encoder.state_dict()
-    if weights.keys() != expected.keys():
-        gap = sorted(weights.keys() ^ expected.keys())
-        raise StarError(f"{path} does not fit config.yaml: {gap[:5]} ({len(gap)} weights)")
-    encoder.load_state_dict(weights)
+    load_weights(encoder, weights, str(path))
     return encoder.eval()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise StarError(f"{path} is not YAML ({reason}); it may have been cut short") from error
+    if not isinstance(config, dict) or "losses" not in config or config.get("encoder") != "star":
+        raise StarError(f"{path} is not a distillation's (espnet_star star_train writes one)")
+    return config
 
 
 def _model_path(directory: Path, model_file: str | Path | None) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -83,14 +85,31 @@ def load_config(name_or_directory: str | Path) -> HubertConfig:
         StarError: If it is not a HuBERT that the student implements.
     """
     path = find_file(name_or_directory, "config.json")
-    config = HubertConfig.from_json_file(path)
-    found = config.to_dict().get("model_type")
+    # Read here, since HubertConfig takes any model_type for its own.
+    values = read_json(path)
+    found = values.get("model_type")
     if found != "hubert":
         raise StarError(f"{path} must describe a HuBERT (model_type hubert), got {found!r}")
+    config = HubertConfig.from_dict(values)
     if not hasattr(config, "identity_projection"):
         config.identity_projection = False
     check_config(config)
     return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A ``config.json`` as a mapping.
+
+    Raises:
+        StarError: If the file holds anything else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StarError(f"{path} is not JSON ({error}); copy or download it again") from error
+    if not isinstance(values, dict):
+        raise StarError(f"{path} must hold a JSON object, got {type(values).__name__}")
+    return values
 
 
 def load_weights(encoder: StarEncoder, state: dict[str, torch.Tensor], source: str) -> None:

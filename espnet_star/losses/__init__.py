@@ -60,9 +60,14 @@ def _build_loss(entry: Mapping[str, Any]) -> WeightedLoss:
     name = str(entry["name"])
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
-    conf = dict(entry.get("conf") or {})
+    conf = entry.get("conf") or {}
+    if not isinstance(conf, Mapping):
+        raise StarError(f"conf of loss {name} must be a mapping, got {conf!r}")
+    weight = entry.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise StarError(f"weight of loss {name} must be a number, got {weight!r}")
     options = [key for key in inspect.signature(LOSSES[name].__init__).parameters if key != "self"]
     for key in conf:
         if key not in options:
-            raise unknown_name(f"option of loss {name}", key, options)
-    return WeightedLoss(name, float(entry.get("weight", 1.0)), LOSSES[name](**conf))
+            raise unknown_name(f"option of loss {name}", str(key), options)
+    return WeightedLoss(name, float(weight), LOSSES[name](**conf))

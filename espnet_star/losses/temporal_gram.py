@@ -95,11 +95,13 @@ class TemporalGramLoss(AbsDistillationLoss):
         prepared = []
         for state in states:
             wide = state if state.dtype == torch.float64 else state.float()
+            # where, not a product: whatever stands in padding, NaN included, must go. It
+            # goes first, since a LayerNorm's gradient would spread it; zeros stay zeros.
+            wide = torch.where(mask[..., None], wide, 0.0)
             if self.target_norm == "layer_norm":
                 width = wide.shape[-1]
                 wide = F.layer_norm(wide, (width,)) / width**0.5
-            # where, not a product: whatever stands in padding, NaN included, must go.
-            prepared.append(torch.where(mask[..., None], wide, 0.0))
+            prepared.append(wide)
         return prepared
 
 

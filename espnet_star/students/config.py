@@ -88,11 +88,37 @@ def student_config(preset: str = "starhubert", **overrides: Any) -> HubertConfig
         if key not in values:
             raise unknown_name("student option", key, values)
     values |= overrides
+    _check_sizes(values)
     if values["identity_projection"] is None:
         values["identity_projection"] = values["conv_dim"][-1] == values["hidden_size"]
     config = HubertConfig(**values, **_FIXED)
     check_config(config)
     return config
+
+
+def _check_sizes(values: dict[str, Any]) -> None:
+    """Refuse what transformers would meet with a traceback or not at all."""
+    for key in _encoder(1, 1, 1, 1):
+        if not _is_size(values[key]):
+            raise StarError(
+                f"student option {key} must be a positive integer, got {values[key]!r}"
+            )
+    for key in _front(1):
+        found = values[key]
+        if not isinstance(found, (list, tuple)) or not found or not all(map(_is_size, found)):
+            raise StarError(
+                f"student option {key} must be a list of positive integers, got {found!r}"
+            )
+    counts = [len(values[key]) for key in _front(1)]
+    if len(set(counts)) > 1:
+        raise StarError(
+            "conv_dim, conv_kernel and conv_stride must have one entry a convolution, got "
+            f"{counts[0]}, {counts[1]} and {counts[2]}"
+        )
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def config_options(config: HubertConfig) -> dict[str, Any]:
@@ -113,11 +139,6 @@ def check_config(config: HubertConfig) -> None:
         if found not in allowed:
             raise StarError(f"student option {key} must be one of {allowed}, got {found!r}")
     dims, kernels, strides = config.conv_dim, config.conv_kernel, config.conv_stride
-    if not len(dims) == len(kernels) == len(strides):
-        raise StarError(
-            "conv_dim, conv_kernel and conv_stride must have one entry a convolution, got "
-            f"{len(dims)}, {len(kernels)} and {len(strides)}"
-        )
     hop, field = 1, 1
     for kernel, stride in zip(kernels, strides, strict=True):
         field += (kernel - 1) * hop

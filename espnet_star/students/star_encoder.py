@@ -110,7 +110,7 @@ class StarEncoder(AbsEncoder):
             attentions: Whether to give attention maps, at the price of the fast kernel.
 
         Raises:
-            StarError: If an utterance is shorter than one frame.
+            StarError: If an utterance is shorter than one frame or longer than T.
         """
         speech = self._check_input(speech, lengths)
         frames, frame_lengths = self.feature_extractor(speech, lengths)
@@ -127,6 +127,10 @@ class StarEncoder(AbsEncoder):
             raise StarError(
                 f"an utterance of the batch has {shortest} samples; one frame needs "
                 f"{RECEPTIVE_FIELD} (25 ms at 16 kHz). Drop shorter clips in data preparation"
+            )
+        if int(lengths.max()) > speech.shape[1]:
+            raise StarError(
+                f"lengths must be at most T = {speech.shape[1]} samples, got {int(lengths.max())}"
             )
         return speech
 

@@ -125,7 +125,8 @@ class Transformer(nn.Module):
         padded = bool((lengths < x.shape[1]).any())
         if padded:
             # The positional convolution must see silence past the end, not leftovers.
-            x = x * valid[..., None]
+            # Filled, not multiplied: a LayerNorm front may have left NaN there.
+            x = x.masked_fill(~valid[..., None], 0.0)
         x = x + self.pos_conv_embed(x)
         if not self.pre_norm:
             x = self.layer_norm(x)

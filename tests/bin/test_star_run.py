@@ -116,6 +116,18 @@ def test_standard_input_is_closed(run):
     assert run("import sys; sys.exit(len(sys.stdin.read()))")[0] == 0
 
 
+def test_marker_is_written_on_success_and_skips_the_next_run(run, tmp_path):
+    marker = tmp_path / "new" / "done"
+    assert run("import sys; sys.exit(1)", "--done", str(marker))[0] == 1
+    assert not marker.exists()
+    assert run("print('second')", "--done", str(marker))[0] == 0
+    assert marker.exists()
+    status, captured, log = run("print('third')", "--done", str(marker))
+    assert status == 0
+    assert captured.out == "Stage 5: done before, skipped\n"
+    assert "second" in log.read_text()
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_is_forwarded_to_the_group(tmp_path, number, status):
     log = tmp_path / "x.log"

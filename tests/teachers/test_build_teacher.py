@@ -4,8 +4,8 @@ import shutil
 import pytest
 import torch
 import transformers
-from conftest import SMALL, save
 from safetensors.torch import load_file, save_file
+from small_checkpoints import SMALL, save
 
 from espnet_star.errors import StarError
 from espnet_star.teachers import TEACHERS, AbsTeacher, build_teacher

@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 import transformers
-from conftest import FAMILIES, SMALL, save
+from small_checkpoints import FAMILIES, SMALL, save
 
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher

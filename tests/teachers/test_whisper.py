@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import save
+from small_checkpoints import save
 
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher

@@ -1,0 +1,128 @@
+"""Tiny networks, synthetic speech and reference files that every part's tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def reference():
+    """Path of a file with values computed elsewhere; skips where it is absent."""
+
+    def find(name):
+        path = REFERENCE / name
+        if not path.is_file():
+            pytest.skip(f"the reference file {name} is not beside this checkout")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tiny_options():
+    """Architecture of a student that runs in milliseconds."""
+    return dict(
+        conv_dim=[8] * 8 + [16],
+        hidden_size=16,
+        intermediate_size=24,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )
+
+
+@pytest.fixture
+def tiny_student(tiny_options):
+    """The student itself, in eval mode, every parameter away from its special value."""
+    from espnet_star.students import StarEncoder
+
+    student = StarEncoder(**tiny_options).eval()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return student
+
+
+@pytest.fixture(scope="session")
+def tiny_hubert():
+    """Make a random HubertModel as transformers does: no identity in its projection."""
+
+    def make(**changes):
+        options = dict(
+            conv_dim=(8,) * 7,
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=2,
+            vocab_size=5,
+            apply_spec_augment=False,
+            layerdrop=0.0,
+        )
+        torch.manual_seed(1)
+        model = transformers.HubertModel(transformers.HubertConfig(**(options | changes)))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher_directory(tiny_hubert, tmp_path_factory):
+    """Directory of a HuBERT-shaped teacher."""
+    directory = tmp_path_factory.mktemp("teacher")
+    tiny_hubert().save_pretrained(directory)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def batch():
+    """Unequal utterances with rubbish past their ends, down to one frame."""
+    lengths = torch.tensor([6000, 5999, 3000, 720, 719, 400])
+    return 0.3 * torch.randn(len(lengths), 6400), lengths
+
+
+def synthetic_speech(index, samples):
+    """Two moving harmonics under a syllable-like envelope, and a little noise."""
+    time = np.arange(samples) / 16000
+    pitch = 100 + 15 * index
+    tone = sum(np.sin(2 * np.pi * pitch * k * time + np.sin(7 * time)) / k for k in (1, 2, 5))
+    envelope = np.abs(np.sin(2 * np.pi * (3 + index / 4) * time))
+    noise = np.random.default_rng(index).normal(0, 0.02, samples)
+    return (0.3 * tone * envelope + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def data_directory(tmp_path_factory):
+    """Kaldi-style data of eight short clips: speech, text, label and lengths."""
+    import soundfile
+
+    directory = tmp_path_factory.mktemp("data")
+    tables = {name: [] for name in ("wav.scp", "text", "label", "utt2spk", "utt2num_samples")}
+    for index in range(8):
+        samples, key = 2600 + 320 * index, f"s{index % 2}_{index}"
+        soundfile.write(directory / f"{key}.wav", synthetic_speech(index, samples), 16000)
+        word = "AB" if index % 2 else "BA"
+        values = (directory / f"{key}.wav", word, f"s{index % 2}", f"s{index % 2}", samples)
+        for rows, value in zip(tables.values(), values, strict=True):
+            rows.append(f"{key} {value}\n")
+    for name, rows in tables.items():
+        (directory / name).write_text("".join(sorted(rows)))
+    (directory / "tokens").write_text("<blank>\n<unk>\nA\nB\n<sos/eos>\n")
+    (directory / "labels").write_text("s0\ns1\n<unk>\n")
+    return directory
