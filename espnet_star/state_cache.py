@@ -89,7 +89,7 @@ class StateCache:
     def _load(self, key: str) -> torch.Tensor | None:
         try:
             return torch.from_numpy(np.load(self._path(key), allow_pickle=False))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, OSError, EOFError) as error:
             logging.warning("state cache: computing %s anew (%s)", self._path(key), error)

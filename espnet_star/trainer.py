@@ -29,6 +29,7 @@ class StarTrainer(Trainer):
         distributed = kwargs["distributed_option"]
         if options.resume and (not distributed.distributed or distributed.dist_rank == 0):
             restore_checkpoint(Path(options.output_dir))
+            restore_epoch_model(Path(options.output_dir))
         if distributed.distributed:
             torch.distributed.barrier()
         super().run(*args, **kwargs)
@@ -67,6 +68,26 @@ def restore_checkpoint(directory: Path) -> None:
     if not checkpoint.exists() and previous.is_file() and is_complete(previous):
         logging.warning("Resuming from %s, one epoch earlier", previous)
         previous.replace(checkpoint)
+
+
+def restore_epoch_model(directory: Path) -> None:
+    """Write the model of the last epoch where the run was stopped just before it.
+
+    ESPnet writes the checkpoint first and ``Nepoch.pth`` second; without the latter the
+    final averaging fails.
+
+    Args:
+        directory: The experiment.
+    """
+    checkpoint = directory / CHECKPOINT
+    if not checkpoint.exists():
+        return
+    # ESPnet itself resumes from this file in the next moment, and trusts it as well.
+    states = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    path = directory / f"{states['reporter']['epoch']}epoch.pth"
+    if not path.exists():
+        logging.warning("%s is missing; writing it from %s", path, checkpoint)
+        torch.save(states["model"], path)
 
 
 def is_complete(path: Path) -> bool:

@@ -40,6 +40,6 @@ def test_shapes_are_kept_and_counted():
 def test_wrong_shapes_are_named(hidden, lengths, maps, message):
     """Fails if a faulty adapter would be found only deep inside a loss."""
     attentions = None if maps is None else states(*maps)
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is checked below)
+    with pytest.raises(ValueError) as error:
         LayerOutputs(states(*hidden), torch.tensor(lengths), attentions)
     assert message in str(error.value)

@@ -1,16 +1,20 @@
 """Run any tool of ``espnet2.bin`` with our classes registered, in spawned workers too.
 
 Started as ``python -m espnet_star.bin.espnet_tool TOOL ...`` by the dispatcher. A
-spawned worker imports the main module again under the name ``__mp_main__``, with the
-parent's ``sys.argv``; registration at module level therefore happens there as well.
+spawned worker imports the main module again under the name ``__mp_main__``, so that
+registration at module level happens there as well. ``sys.argv`` no longer names the
+tool by then; an environment variable does.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from espnet_star.tasks.plugin import COMPOSED, FRONTEND_TASKS, register_in
+
+VARIABLE = "ESPNET_STAR_TOOL"
 
 
 def register_for_tool(tool: str) -> None:
@@ -22,9 +26,9 @@ def register_for_tool(tool: str) -> None:
             return
 
 
-if __name__ in {"__main__", "__mp_main__"} and len(sys.argv) > 1:
-    register_for_tool(sys.argv[1])
-
 if __name__ == "__main__":
-    TOOL = sys.argv.pop(1)
-    importlib.import_module(f"espnet2.bin.{TOOL}").main()
+    os.environ[VARIABLE] = sys.argv.pop(1)
+if __name__ in {"__main__", "__mp_main__"}:
+    register_for_tool(os.environ[VARIABLE])
+if __name__ == "__main__":
+    importlib.import_module(f"espnet2.bin.{os.environ[VARIABLE]}").main()

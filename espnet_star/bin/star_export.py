@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Export a distilled student as a Hugging Face directory, and prove that it loads."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from transformers import HubertModel
 
 from espnet_star.data.errors import run_tool, str2bool
 from espnet_star.errors import StarError
-from espnet_star.formats.experiment import load_experiment
+from espnet_star.formats.experiment import is_experiment, load_experiment
 from espnet_star.students import StarEncoder
 
 TOLERANCE = 1e-5
@@ -41,6 +42,11 @@ def export(args: argparse.Namespace) -> None:
     outdir = Path(args.outdir)
     if (outdir / "config.json").exists() and not args.force:
         raise StarError(f"{outdir} already holds a model; give --force true to replace it")
+    if not is_experiment(args.expdir):
+        raise StarError(
+            f"{args.expdir} has no config.yaml; expected the folder of a distillation, as "
+            "star_train writes it"
+        )
     student = load_experiment(args.expdir, args.model_file)
     if args.random_init:
         torch.manual_seed(args.seed)
@@ -48,9 +54,7 @@ def export(args: argparse.Namespace) -> None:
     student.save_pretrained(outdir)
     gap = compare_with_transformers(student, outdir)
     size = sum(p.numel() for p in student.parameters())
-    print(
-        f"{outdir}: {size / 1e6:.2f} M parameters; transformers.HubertModel agrees to {gap:.1e}"
-    )
+    print(f"{outdir}: {size / 1e6:.2f} M parameters; transformers.HubertModel agrees to {gap:.1e}")
 
 
 @torch.no_grad()
@@ -75,3 +79,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
     run_tool("star_export", lambda: export(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -29,6 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     add.add_argument("--file", required=True, help="JSON file of the system")
     add.add_argument("--system", default=None, help="Name in the table")
     add.add_argument("--params", type=int, default=None, help="Number of parameters")
+    add.add_argument("--upstream", default=None, help="Count them in this encoder instead")
     add.add_argument(
         "--metric",
         nargs="+",
@@ -95,7 +96,13 @@ def _sid_summary(result: dict[str, Any]) -> str:
 
 def _add(args: argparse.Namespace) -> None:
     metrics = [table.read_metric(text) for text in args.metric]
-    table.add_result(args.file, args.system, args.params, metrics)
+    params = args.params
+    if args.upstream is not None:
+        # Here, not above: every other subcommand starts without torch.
+        from espnet_star.frontend import build_upstream
+
+        params = sum(p.numel() for p in build_upstream(args.upstream).parameters())
+    table.add_result(args.file, args.system, params, metrics)
 
 
 def _table(args: argparse.Namespace) -> None:

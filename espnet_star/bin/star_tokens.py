@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Token list for ASR: characters, or SentencePiece pieces trained on the transcripts."""
 
 from __future__ import annotations
@@ -59,9 +60,10 @@ def train_pieces(texts: Iterable[str], prefix: Path, vocab_size: int) -> list[st
             minloglevel=2,
         )
     except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise StarError(
             f"SentencePiece cannot make {vocab_size} pieces of these transcripts "
-            f"({str(error).splitlines()[-1]}); choose another --vocab_size"
+            f"({reason[0]}); choose another --vocab_size"
         ) from error
     model = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
     return [model.id_to_piece(i) for i in range(len(model)) if not model.is_unknown(i)]
@@ -71,3 +73,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
     run_tool("star_tokens", lambda: write_tokens(args))
+
+
+if __name__ == "__main__":
+    main()

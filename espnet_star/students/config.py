@@ -100,9 +100,7 @@ def _check_sizes(values: dict[str, Any]) -> None:
     """Refuse what transformers would meet with a traceback or not at all."""
     for key in _encoder(1, 1, 1, 1):
         if not _is_size(values[key]):
-            raise StarError(
-                f"student option {key} must be a positive integer, got {values[key]!r}"
-            )
+            raise StarError(f"student option {key} must be a positive integer, got {values[key]!r}")
     for key in _front(1):
         found = values[key]
         if not isinstance(found, (list, tuple)) or not found or not all(map(_is_size, found)):

@@ -9,6 +9,7 @@ from typing import Any
 from espnet2.asr.encoder.linear_encoder import LinearEncoder
 
 from espnet_star.frontend import StarFrontend
+from espnet_star.heads import BLSTMEncoder
 from espnet_star.registry import register
 from espnet_star.students import StarEncoder
 from espnet_star.trainer import StarTrainer
@@ -33,6 +34,8 @@ def register_in(task: str) -> None:
         register(module.frontend_choices, "star", StarFrontend)
         if name in ENCODER_TASKS:
             register(module.encoder_choices, "star", StarEncoder)
+        if name == "asr":
+            register(module.encoder_choices, "blstm", BLSTMEncoder)
         if name == "cls":
             # SUPERB's projection before pooling, which ESPnet offers in ASR alone.
             register(module.encoder_choices, "linear", LinearEncoder)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import yaml
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.class_choices import ClassChoices
@@ -60,7 +61,7 @@ class StarTask(AbsTask):
         )
         group.add_argument(
             "--losses",
-            action=NestedDictAction,
+            type=yaml_value,
             default=[dict(entry) for entry in DEFAULT_LOSSES],
             help="Objectives: a list of {name, weight, conf}. target_norm of "
             "temporal_gram is chosen by the teacher's layers unless given",
@@ -114,6 +115,14 @@ class StarTask(AbsTask):
         args.encoder_conf = encoder.options()
         log_sizes(encoder, teacher)
         return model
+
+
+def yaml_value(text: str) -> Any:
+    """Value of an option that is a list or a mapping, which NestedDictAction refuses."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"must be YAML, got {text!r}") from error
 
 
 def check_mapping(name: str, value: Any) -> dict[str, Any]:

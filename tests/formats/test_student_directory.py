@@ -44,7 +44,7 @@ def test_round_trip_replaces_and_leaves_no_scratch(tiny_student, directory):
 
 def test_files_that_are_not_there(directory, tmp_path):
     (directory / "model.safetensors").unlink()
-    with pytest.raises(StarError, match="has no model.safetensors; a student directory holds"):
+    with pytest.raises(StarError, match=r"has no model\.safetensors; a student directory holds"):
         StarEncoder.from_pretrained(directory)
     (directory / "config.json").write_text("")
     with pytest.raises(StarError, match=r"has no config.json"):

@@ -226,7 +226,7 @@ def test_impossible_layer_maps_are_refused(arguments, message):
 
 
 def test_errors_name_what_was_found():
-    with pytest.raises(StarError, match="unknown target_norm 'layernorm'. Did you mean 'layer_n"):
+    with pytest.raises(StarError, match=r"target_norm 'layernorm'\. Did you mean 'layer_norm'"):
         TemporalGramLoss(target_norm="layernorm")
     states = random_states(1, [4, 4], 3, 0)
     with pytest.raises(ValueError, match=r"got \[4, 3\] and \[4, 4\]"):

@@ -1,0 +1,139 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from transformers import HubertModel
+
+from espnet_star.bin import star_export
+from espnet_star.bin.star_export import main
+from espnet_star.students import StarEncoder
+
+TINY = {
+    "conv_dim": [16] * 9,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "num_conv_pos_embedding_groups": 4,
+}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Folder as ESPnet's trainer leaves it, and the student whose weights it holds."""
+    directory = tmp_path / "exp"
+    directory.mkdir()
+    torch.manual_seed(3)
+    encoder = StarEncoder(preset="starhubert", **TINY).eval()
+    config = {"encoder": "star", "encoder_conf": TINY, "losses": [{"name": "star"}]}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    state = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+    # The distillation model has weights of its own, for instance heads.
+    state["losses.0.head.weight"] = torch.zeros(2, 2)
+    torch.save(state, directory / "valid.loss.best.pth")
+    return directory, encoder
+
+
+@pytest.fixture
+def export(experiment, tmp_path, capsys):
+    def call(outdir, *options, expdir=experiment[0]):
+        status = 0
+        try:
+            main(["--expdir", str(expdir), "--outdir", str(tmp_path / outdir), *options])
+        except SystemExit as stop:
+            status = stop.code
+        return status, capsys.readouterr(), tmp_path / outdir
+
+    return call
+
+
+def weights(directory):
+    return HubertModel.from_pretrained(directory).state_dict()
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_transformers_loads_what_was_distilled(export, experiment):
+    status, captured, out = export("student")
+    assert status == 0, captured.err
+    assert "M parameters; transformers.HubertModel agrees to" in captured.out
+    loaded = StarEncoder.from_pretrained(out).state_dict()
+    assert same(loaded, experiment[1].state_dict())
+    speech, lengths = torch.randn(1, 8000), torch.tensor([8000])
+    with torch.no_grad():
+        theirs = HubertModel.from_pretrained(out).eval()(speech).last_hidden_state
+        ours = experiment[1].layer_outputs(speech, lengths).hidden_states[-1]
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
+
+
+def test_model_file_is_chosen(export, experiment):
+    directory, encoder = experiment
+    state = {f"encoder.{key}": value * 0.5 for key, value in encoder.state_dict().items()}
+    torch.save(state, directory / "5epoch.pth")
+    status, captured, out = export("student", "--model_file", "5epoch.pth")
+    assert status == 0, captured.err
+    name = "encoder.layers.0.attention.q_proj.weight"
+    expected = encoder.state_dict()[name] * 0.5
+    assert torch.equal(StarEncoder.from_pretrained(out).state_dict()[name], expected)
+
+
+def test_existing_student_is_replaced_only_with_force(export):
+    assert export("student")[0] == 0
+    status, captured, out = export("student", "--random_init", "true")
+    assert status == 2
+    assert f"{out} already holds a model; give --force true" in captured.err
+    before = weights(out)
+    assert export("student", "--random_init", "true", "--force", "true")[0] == 0
+    assert not same(before, weights(out))
+
+
+def test_random_init_keeps_the_architecture_and_follows_the_seed(export):
+    folders = {
+        name: export(name, *options)[2]
+        for name, options in {
+            "distilled": [],
+            "random": ["--random_init", "true"],
+            "again": ["--random_init", "true", "--seed", "0"],
+            "other": ["--random_init", "true", "--seed", "1"],
+        }.items()
+    }
+    configs = {(path / "config.json").read_text() for path in folders.values()}
+    assert len(configs) == 1
+    states = {name: weights(path) for name, path in folders.items()}
+    assert same(states["random"], states["again"])
+    for name in ("distilled", "other"):
+        assert not same(states["random"], states[name])
+
+
+def test_folder_that_is_no_experiment(export, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, captured, out = export("student", expdir=tmp_path / "empty")
+    assert status == 2
+    assert "empty has no config.yaml; expected the folder of a distillation" in captured.err
+    assert not out.exists()
+
+
+def test_experiment_without_a_finished_epoch(export, experiment):
+    (experiment[0] / "valid.loss.best.pth").unlink()
+    status, captured, out = export("student")
+    assert status == 2
+    assert "no epoch has finished yet" in captured.err
+    assert not out.exists()
+
+
+def test_difference_from_transformers_is_an_error(export, monkeypatch):
+    monkeypatch.setattr(star_export, "TOLERANCE", -1.0)
+    status, captured, _ = export("student")
+    assert status == 2
+    assert "gives other features in transformers" in captured.err
+
+
+def test_module_runs_by_itself(experiment, tmp_path):
+    command = [sys.executable, "-m", "espnet_star.bin.star_export", "--expdir", str(experiment[0])]
+    out = tmp_path / "student"
+    subprocess.run([*command, "--outdir", str(out)], check=True, capture_output=True)
+    assert (out / "model.safetensors").exists()
