@@ -102,18 +102,27 @@ def test_teacher_states_from_a_cache_give_the_same_loss(
         )
 
 
-def test_one_epoch_and_then_another_is_two_at_once(finished, command, tmp_path):
+@pytest.fixture
+def resumed(caplog):
+    """Whether the runs so far have gone on from a checkpoint."""
+    caplog.set_level("INFO")
+    return lambda: "The training was resumed" in caplog.text
+
+
+def test_one_epoch_and_then_another_is_two_at_once(finished, command, tmp_path, resumed):
     """Fails if a resumed run is another training: optimiser, order or random state."""
     for epochs in (1, 2):
         distil(command(tmp_path / "exp", "--max_epoch", epochs))
+    assert resumed()
     assert_same_weights(finished, tmp_path / "exp")
 
 
-def test_a_truncated_checkpoint_is_not_resumed_from(finished, copy, command):
+def test_a_truncated_checkpoint_gives_way_to_the_epoch_before(finished, copy, command, resumed):
     """Fails if a kill while the checkpoint is written costs the training."""
     path = copy / "checkpoint.pth"
     path.write_bytes(path.read_bytes()[:1000])
     distil(command(copy))
+    assert resumed()
     assert_same_weights(finished, copy)
 
 
@@ -125,16 +134,17 @@ def test_a_kill_between_checkpoint_and_model_is_survived(finished, copy, command
     assert (copy / "valid.loss.ave_2best.pth").exists()
 
 
-def test_sigterm_in_the_middle_then_resume(command, tmp_path):
+def test_sigterm_in_the_middle_then_resume(command, tmp_path, resumed):
     """Fails if a job that the cluster stops cannot go on as if nothing had happened."""
     long = ["--max_epoch", 12]
     process = start(command(tmp_path / "killed", *long))
-    while not (tmp_path / "killed" / "1epoch.pth").exists() and process.is_alive():
+    while not (tmp_path / "killed" / "2epoch.pth").exists() and process.is_alive():
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == -signal.SIGTERM, (tmp_path / "killed.err").read_text()
     distil(command(tmp_path / "killed", *long))
+    assert resumed()
     distil(command(tmp_path / "whole", *long))
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
 
