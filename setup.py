@@ -21,6 +21,7 @@ CORE = [
     "soundfile",
     "soxr",
     "numpy",
+    "scipy",
     "PyYAML",
 ]
 EXTRAS = {
