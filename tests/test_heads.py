@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from espnet_star.heads import BLSTMEncoder, flip_index
+
+LENGTHS = torch.tensor([17, 9, 1])
+
+
+def packed_reference(encoder: BLSTMEncoder, x: torch.Tensor, lengths: torch.Tensor):
+    """torch's own bidirectional LSTM on a packed sequence, with the encoder's weights."""
+    for ahead, back in zip(encoder.forwards, encoder.backwards, strict=True):
+        lstm = torch.nn.LSTM(
+            ahead.input_size, ahead.hidden_size, batch_first=True, bidirectional=True
+        )
+        state = dict(ahead.state_dict())
+        state |= {f"{key}_reverse": value for key, value in back.state_dict().items()}
+        lstm.load_state_dict(state)
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        x, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
+    return x
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_equals_a_packed_bidirectional_lstm(layers):
+    torch.manual_seed(layers)
+    encoder = BLSTMEncoder(5, hidden_size=7, num_layers=layers).eval()
+    x = torch.randn(3, 17, 5)
+    out, olens, _ = encoder(x, LENGTHS)
+    assert olens.tolist() == LENGTHS.tolist()
+    torch.testing.assert_close(out, packed_reference(encoder, x, LENGTHS), atol=1e-6, rtol=1e-5)
+
+
+def test_what_stands_in_padding_changes_nothing():
+    encoder = BLSTMEncoder(5, hidden_size=7, stack=2).eval()
+    x = torch.randn(3, 17, 5)
+    dirty = x.clone()
+    dirty[1, 9:] = float("nan")
+    dirty[2, 1:] = 1e9
+    torch.testing.assert_close(encoder(dirty, LENGTHS)[0], encoder(x, LENGTHS)[0])
+
+
+@pytest.mark.parametrize("stack", [1, 2, 3])
+def test_an_utterance_alone_has_the_output_it_has_in_a_batch(stack):
+    encoder = BLSTMEncoder(5, hidden_size=7, stack=stack).eval()
+    x = torch.randn(3, 17, 5)
+    out, olens, _ = encoder(x, LENGTHS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone, lens, _ = encoder(x[row : row + 1, :length], LENGTHS[row : row + 1])
+        assert int(lens) == int(olens[row]) == -(-length // stack)
+        torch.testing.assert_close(out[row, : int(lens)], alone[0], atol=1e-6, rtol=1e-5)
+
+
+def test_flip_is_its_own_inverse():
+    index = flip_index(LENGTHS, 17)
+    assert index[1, :9].tolist() == list(range(8, -1, -1))
+    assert torch.equal(index.gather(1, index), torch.arange(17).expand(3, 17))
