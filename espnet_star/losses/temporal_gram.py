@@ -17,6 +17,7 @@ from espnet_star.losses.abs_loss import (
 from espnet_star.outputs import LayerOutputs
 
 TARGET_NORMS = ("none", "layer_norm")
+SCOPES = ("utterance", "batch")
 
 
 class TemporalGramLoss(AbsDistillationLoss):
@@ -40,6 +41,10 @@ class TemporalGramLoss(AbsDistillationLoss):
             parameter-free layer-normalised states with Gram entries divided by the
             width, so that every diagonal is 1: for teachers with pre-norm layers, whose
             residual stream no post-norm student can reach.
+        scope: ``"utterance"`` is the paper's: relations between frames of the same
+            utterance. ``"batch"`` (ours) takes all valid frames of the batch as one
+            sequence, so that relations between utterances, where the speaker shows, are
+            matched as well. The value then depends on which utterances share a batch.
         layer_map: Teacher layer (from 1) for each student layer; None spreads evenly.
 
     Example:
@@ -55,21 +60,26 @@ class TemporalGramLoss(AbsDistillationLoss):
         layerwise_weight: float = 1.0,
         intralayer_weight: float = 1.0,
         target_norm: str = "none",
+        scope: str = "utterance",
         layer_map: Sequence[int] | None = None,
     ):
         super().__init__()
         if target_norm not in TARGET_NORMS:
             raise unknown_name("target_norm", str(target_norm), TARGET_NORMS)
+        if scope not in SCOPES:
+            raise unknown_name("scope", str(scope), SCOPES)
         self.layerwise_weight = layerwise_weight
         self.intralayer_weight = intralayer_weight
         self.target_norm = target_norm
+        self.scope = scope
         self.layer_map = layer_map
 
     def extra_repr(self) -> str:
         """Show the configuration in ESPnet's model summary."""
         return (
             f"layerwise_weight={self.layerwise_weight}, "
-            f"intralayer_weight={self.intralayer_weight}, target_norm={self.target_norm}"
+            f"intralayer_weight={self.intralayer_weight}, target_norm={self.target_norm}, "
+            f"scope={self.scope}"
         )
 
     def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
@@ -82,9 +92,12 @@ class TemporalGramLoss(AbsDistillationLoss):
                 t_states = self._prepare(
                     [teacher.hidden_states[index] for index in picked], teacher.mask()
                 )
+            frames = student.lengths.clamp(min=1)
+            if self.scope == "batch":
+                s_states, t_states = join(s_states, student.mask()), join(t_states, teacher.mask())
+                frames = frames.sum(dim=0, keepdim=True)
             layerwise, intralayer = gram_distances(s_states, t_states)
-            pairs = student.lengths.clamp(min=1).to(layerwise.dtype).square()
-            scale = 1.0 / (pairs * student.num_layers)
+            scale = 1.0 / (frames.to(layerwise.dtype).square() * student.num_layers)
             layerwise = (layerwise * scale).mean()
             intralayer = (intralayer * scale).mean()
             value = self.layerwise_weight * layerwise + self.intralayer_weight * intralayer
@@ -103,6 +116,11 @@ class TemporalGramLoss(AbsDistillationLoss):
                 wide = F.layer_norm(wide, (width,)) / width**0.5
             prepared.append(wide)
         return prepared
+
+
+def join(states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
+    """Valid frames of a batch as one utterance: ``(B, N, D) -> (1, sum of lengths, D)``."""
+    return [state[mask][None] for state in states]
 
 
 def gram_distances(

@@ -231,3 +231,29 @@ def test_errors_name_what_was_found():
     states = random_states(1, [4, 4], 3, 0)
     with pytest.raises(ValueError, match=r"got \[4, 3\] and \[4, 4\]"):
         TemporalGramLoss()(outputs(states, [4, 3]), outputs(states, [4, 4]))
+
+
+def test_batch_scope_takes_the_batch_as_one_utterance():
+    """A bug would drop the relations between utterances, or count padding as frames."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([9, 4, 1])
+    student = LayerOutputs(tuple(torch.randn(3, 9, 6) for _ in range(3)), lengths)
+    teacher = LayerOutputs(tuple(torch.randn(3, 9, 8) for _ in range(3)), lengths)
+
+    def joined(outputs):
+        rows = [
+            torch.cat([state[row, :n] for row, n in enumerate(lengths.tolist())])[None]
+            for state in outputs.hidden_states
+        ]
+        return LayerOutputs(tuple(rows), lengths.sum()[None])
+
+    for norm in ("none", "layer_norm"):
+        batch = TemporalGramLoss(scope="batch", target_norm=norm)(student, teacher)[0]
+        single = TemporalGramLoss(target_norm=norm)(joined(student), joined(teacher))[0]
+        torch.testing.assert_close(batch, single)
+        assert not torch.allclose(batch, TemporalGramLoss(target_norm=norm)(student, teacher)[0])
+
+
+def test_a_misspelt_scope_is_named():
+    with pytest.raises(ValueError, match=r"unknown scope 'bach'. Did you mean 'batch'"):
+        TemporalGramLoss(scope="bach")
