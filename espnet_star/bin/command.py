@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from espnet_star.errors import StarError
-
-USER_ERROR = 2
+from espnet_star.data.errors import run_tool
 
 
 def run_task(tool: str, task: Any, cmd: Sequence[str] | None) -> None:
@@ -22,8 +19,4 @@ def run_task(tool: str, task: Any, cmd: Sequence[str] | None) -> None:
     Raises:
         SystemExit: With code 2 and one line on a mistake in data or configuration.
     """
-    try:
-        task.main(cmd=cmd)
-    except StarError as error:
-        print(f"{tool}: error: {error}", file=sys.stderr)
-        raise SystemExit(USER_ERROR) from None
+    run_tool(tool, lambda: task.main(cmd=cmd))
