@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 
-from espnet_star.errors import StarError
+from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import WeightedLoss, resolve_layer_map
 from espnet_star.outputs import LayerOutputs
 from espnet_star.state_cache import StateCache, weights_fingerprint
 from espnet_star.students import StarEncoder
 from espnet_star.teachers.abs_teacher import AbsTeacher
+
+CPU_DTYPES = ("float32", "bfloat16", "auto")
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself, so that it is worth using."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 class StarDistillation(AbsESPnetModel):
@@ -29,6 +38,10 @@ class StarDistillation(AbsESPnetModel):
         teacher: The frozen model to follow.
         losses: Objectives and their weights; the loss is their weighted sum.
         cache_dir: Keep the teacher's states there between epochs; for small corpora.
+        cpu_dtype: The student's matrix products and convolutions on a CPU: ``float32``,
+            ``bfloat16``, or ``auto`` for bfloat16 where the processor has instructions
+            for it. Weights, objectives and optimiser stay in float32. On GPUs ESPnet's
+            ``--use_amp`` decides.
     """
 
     def __init__(
@@ -37,8 +50,14 @@ class StarDistillation(AbsESPnetModel):
         teacher: AbsTeacher,
         losses: Sequence[WeightedLoss],
         cache_dir: str | None = None,
+        cpu_dtype: str = "float32",
     ):
         super().__init__()
+        if cpu_dtype not in CPU_DTYPES:
+            raise unknown_name("cpu_dtype", str(cpu_dtype), CPU_DTYPES)
+        if cpu_dtype == "auto":
+            cpu_dtype = "bfloat16" if cpu_has_bfloat16() else "float32"
+        self.cpu_dtype = getattr(torch, cpu_dtype)
         self.encoder = encoder
         self.losses = list(losses)
         self.loss_modules = torch.nn.ModuleList(entry.loss for entry in losses)
@@ -77,7 +96,8 @@ class StarDistillation(AbsESPnetModel):
         """
         speech = speech[:, : int(speech_lengths.max())]
         targets = self._targets(speech, speech_lengths)
-        outputs = self.encoder.layer_outputs(speech, speech_lengths, self.needs_attentions)
+        with self._student_precision(speech.device):
+            outputs = self.encoder.layer_outputs(speech, speech_lengths, self.needs_attentions)
         total = speech.new_zeros((), dtype=torch.float32)
         stats: dict[str, torch.Tensor] = {}
         for entry in self.losses:
@@ -86,6 +106,11 @@ class StarDistillation(AbsESPnetModel):
             stats |= terms
         stats["loss"] = total.detach()
         return force_gatherable((total, stats, speech.shape[0]), total.device)
+
+    def _student_precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        if device.type != "cpu" or self.cpu_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast("cpu", dtype=self.cpu_dtype)
 
     @torch.no_grad()
     def _targets(self, speech: torch.Tensor, lengths: torch.Tensor) -> LayerOutputs:

@@ -27,6 +27,7 @@ encoder_choices = ClassChoices(
     "encoder", classes={"star": StarEncoder}, type_check=AbsEncoder, default="star"
 )
 DEFAULT_LOSSES = [{"name": "temporal_gram", "weight": 1.0, "conf": {}}]
+MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 
 
 class StarTask(AbsTask):
@@ -106,8 +107,8 @@ class StarTask(AbsTask):
         """
         check_mapping("teacher_conf", args.teacher_conf)
         for key in check_mapping("model_conf", args.model_conf):
-            if key != "cache_dir":
-                raise unknown_name("key of model_conf", key, ["cache_dir"])
+            if key not in MODEL_OPTIONS:
+                raise unknown_name("key of model_conf", key, MODEL_OPTIONS)
         encoder = build_student(args)
         teacher = build_teacher(args.teacher, **args.teacher_conf)
         args.losses = resolve_losses(args.losses, teacher)

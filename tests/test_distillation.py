@@ -1,0 +1,82 @@
+"""The distillation model by itself: precision and what it refuses."""
+
+import pytest
+import torch
+
+from espnet_star.distillation import StarDistillation
+from espnet_star.errors import StarError
+from espnet_star.losses import build_losses
+from espnet_star.outputs import LayerOutputs, frame_count
+from espnet_star.students import StarEncoder
+from espnet_star.teachers.abs_teacher import AbsTeacher
+
+TINY = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "conv_dim": [8] * 8 + [16],
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "feat_proj_dropout": 0.0,
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+}
+
+
+class SineTeacher(AbsTeacher):
+    """Deterministic states without weights: enough to give the student a target."""
+
+    name, num_layers, width, pre_norm = "sine", 2, 12, False
+
+    def extract(self, speech, lengths, attentions):
+        frames = int(frame_count(torch.tensor(speech.shape[1])))
+        time = torch.arange(frames)[:, None] * torch.arange(1, self.width + 1)
+        states = [
+            torch.sin(time * (layer + 1) / 7).expand(len(speech), -1, -1) for layer in range(3)
+        ]
+        return LayerOutputs(tuple(states), frame_count(lengths))
+
+
+def model(**conf):
+    torch.manual_seed(0)
+    losses = build_losses([{"name": "temporal_gram"}])
+    return StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, **conf)
+
+
+def batch():
+    torch.manual_seed(1)
+    return {"speech": torch.randn(3, 8000), "speech_lengths": torch.tensor([8000, 5000, 400])}
+
+
+def test_bfloat16_changes_the_loss_by_rounding_only():
+    """A bug would compute the objective itself in bfloat16, or break the gradient."""
+    exact, rounded = model(), model(cpu_dtype="bfloat16")
+    value = exact(**batch())[0]
+    other = rounded(**batch())[0]
+    assert other.dtype == torch.float32
+    torch.testing.assert_close(other, value, rtol=0.05, atol=0.0)
+    assert not torch.equal(other, value)
+    other.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in rounded.parameters())
+
+
+def test_auto_is_one_of_the_two_and_a_misspelt_dtype_is_named():
+    assert model(cpu_dtype="auto").cpu_dtype in (torch.float32, torch.bfloat16)
+    with pytest.raises(StarError, match=r"unknown cpu_dtype 'bfloat61'"):
+        model(cpu_dtype="bfloat61")
+
+
+def test_the_teacher_is_no_part_of_the_state_dict_and_the_loss_is_a_weighted_sum():
+    distillation = model()
+    assert not any("teacher" in key for key in distillation.state_dict())
+    _, stats, weight = distillation(**batch())
+    torch.testing.assert_close(stats["loss"], stats["layerwise"] + stats["intralayer"])
+    assert int(weight) == 3
+
+
+def test_a_cache_cannot_serve_attention_maps(tmp_path):
+    losses = build_losses([{"name": "attention_map"}])
+    with pytest.raises(StarError, match="cache_dir keeps hidden states only"):
+        StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, cache_dir=str(tmp_path))
