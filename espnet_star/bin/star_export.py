@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from transformers import HubertModel
+from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.data.errors import run_tool, str2bool
 from espnet_star.errors import StarError
@@ -64,6 +65,7 @@ def compare_with_transformers(student: StarEncoder, directory: Path) -> float:
     Raises:
         StarError: If it is above the tolerance, relative to the states' own size.
     """
+    disable_progress_bar()
     plain = HubertModel.from_pretrained(directory).eval()
     speech = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
     ours = student.layer_outputs(speech, torch.tensor([speech.shape[1]])).hidden_states
