@@ -30,6 +30,7 @@ sid_train= sid_valid= sid_test=   # Speaker identification; likewise.
 min_duration=0.1      # Drop shorter utterances, in seconds.
 max_duration=30       # Drop longer ones.
 distill_hours=        # Use a random subset of at most so many hours; empty: all.
+valid_hours=          # The same for the distillation's valid set.
 asr_hours=
 sid_hours=
 channel_seed=         # Also identify speakers behind a random channel drawn from this seed.
@@ -42,7 +43,7 @@ star_tag=             # Name of the experiment; the configuration's by default.
 inference_model=      # Model to export; the averaged best by default.
 
 # Heads
-systems="student undistilled logmel logmel_raw teacher"  # What to compare.
+systems="teacher student undistilled logmel logmel_raw"  # What to compare.
 logmel_conf="n_fft=512 win_length=400 hop_length=320 n_mels=80"  # 50 frames/s, as the student.
 asr_config=conf/train_asr.yaml
 asr_args=
@@ -152,7 +153,7 @@ if ! "${skip_data_prep}"; then
     if in_range 2; then
         log "Stage 2: audio at 16 kHz, mono"
         prepare "${train_set}" "${distill_hours}"
-        prepare "${valid_set}" ""
+        prepare "${valid_set}" "${valid_hours}"
         if [ -n "${asr_train}" ]; then
             prepare "${asr_train}" "${asr_hours}"
             prepare "${asr_valid}" ""

@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
 done
 
 opts=(--expdir exp --dumpdir dump --results results
-    --distill_hours 1.5 --asr_hours 1.4 --sid_hours 1.0)
+    --distill_hours 1.5 --asr_hours 1.3 --sid_hours 0.9)
 cache=exp/cache
 if [ "${short}" = true ]; then
     opts=(--expdir exp_short --dumpdir dump_short --results results_short
@@ -35,7 +35,7 @@ status=0
     --train_set train --valid_set valid \
     --asr_train asr_train --asr_valid asr_valid --asr_test asr_test \
     --sid_train sid_train --sid_valid sid_valid --sid_test sid_test \
-    --min_duration 0.5 --channel_seed 0 \
+    --min_duration 0.5 --valid_hours 0.1 --channel_seed 0 \
     --teacher downloads/whisper-base-encoder \
     --feature_cache "${cache}" --head_nj 2 \
     "${opts[@]}" ${rest[@]+"${rest[@]}"} || status=$?
