@@ -256,7 +256,7 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
         for system in ${systems/logmel_raw/}; do
             dir=${expdir}/asr_${system}
             echo "${system}: $(star star_score asr --ref "${raw}/${asr_test}/text" \
-                --hyp "${dir}/${asr_test}/1best_recog/text" --out "${dir}/score.json" | head -n 1)"
+                --hyp "${dir}/${asr_test}/1best_recog/text" --out "${dir}/score.json" | sed -n 1p)"
         done
     fi
 fi
@@ -299,7 +299,7 @@ if [ -n "${sid_train}" ] && ! "${skip_sid}"; then
             for system in ${systems}; do
                 dir=${expdir}/sid_${system}${column}
                 echo "${system}${column}: $(star star_score sid --ref "${raw}/${sid_test}/utt2spk" \
-                    --hyp "${dir}/${sid_test}/prediction/text" --out "${dir}/score.json" | head -n 1)"
+                    --hyp "${dir}/${sid_test}/prediction/text" --out "${dir}/score.json" | sed -n 1p)"
             done
         done
     fi
