@@ -21,10 +21,10 @@ opts=(--expdir exp --dumpdir dump --results results
     --distill_hours 1.5 --asr_hours 1.3 --sid_hours 0.9)
 cache=exp/cache
 if [ "${short}" = true ]; then
-    opts=(--expdir exp_short --dumpdir dump_short --results results_short
-        --distill_hours 0.5 --asr_hours 0.5 --sid_hours 0.5
-        --star_args "--max_epoch 2 --num_iters_per_epoch 80 --scheduler_conf first_cycle_steps=161"
-        --systems "student undistilled logmel" --asr_args "--max_epoch 6" --sid_args "--max_epoch 6")
+    opts=(--expdir exp_short --dumpdir dump_short --results results_short --channel_seed ""
+        --distill_hours 0.5 --asr_hours 0.3 --sid_hours 0.5 --systems "student undistilled"
+        --star_args "--max_epoch 2 --num_iters_per_epoch 200 --scheduler_conf first_cycle_steps=401"
+        --asr_args "--max_epoch 5")
     cache=exp_short/cache
 fi
 
