@@ -99,8 +99,11 @@ def _add(args: argparse.Namespace) -> None:
     params = args.params
     if args.upstream is not None:
         # Here, not above: every other subcommand starts without torch.
+        from transformers.utils.logging import disable_progress_bar
+
         from espnet_star.frontend import build_upstream
 
+        disable_progress_bar()
         params = sum(p.numel() for p in build_upstream(args.upstream).parameters())
     table.add_result(args.file, args.system, params, metrics)
 
