@@ -1,5 +1,6 @@
 """Tiny networks, synthetic speech and reference files that every part's tests share."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,14 @@ import torch
 import transformers
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+
+# A shell that runs the tests in the background or under nohup has them ignore these, and
+# children inherit it; the tests of stopped runs need the signals to arrive.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(
+            _number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        )
 
 
 @pytest.fixture(autouse=True)
