@@ -28,13 +28,16 @@ raise RuntimeError("the cause")
 """
 WAITING = """
 import signal, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+# Quiet: what it says when it is stopped must not stand inside our own lines.
+child = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(60)"], stderr=subprocess.DEVNULL
+)
 def stop(number, frame):
-    print("got", signal.Signals(number).name, flush=True)
+    print("got " + signal.Signals(number).name + chr(10), end="", flush=True)
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, stop)
-print("child", "is", child.pid, flush=True)
+print("child " + "is " + str(child.pid) + chr(10), end="", flush=True)
 time.sleep(60)
 """
 

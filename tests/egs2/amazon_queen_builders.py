@@ -2,15 +2,12 @@
 
 import io
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 LOCAL = Path(__file__).parents[2] / "egs2" / "amazon_queen" / "star1" / "local"
-if str(LOCAL) not in sys.path:
-    sys.path.insert(0, str(LOCAL))
 
 RATE = 11025
 
