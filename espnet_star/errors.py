@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Exit code of a command after a mistake of its user.
+STOP_CODE = 2
+
 
 class StarError(ValueError):
     """A mistake in data or configuration: one line that says what to do about it."""

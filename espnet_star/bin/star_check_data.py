@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.checks import BINS, Report, check_datadir
-from espnet_star.data.errors import run_tool, str2bool
 
 BAR = 40
 

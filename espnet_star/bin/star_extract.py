@@ -21,8 +21,9 @@ import numpy as np
 import soundfile
 import torch
 
+from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.audio import AudioOptions, Job, Result, convert, file_name
-from espnet_star.data.errors import DataError, run_tool, some, str2bool
+from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_wav_scp, write_table
 from espnet_star.errors import StarError
 from espnet_star.frontend import build_upstream

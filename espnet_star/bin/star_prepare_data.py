@@ -7,8 +7,9 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 
+from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.audio import AudioOptions
-from espnet_star.data.errors import run_tool, some, str2bool
+from espnet_star.data.errors import some
 from espnet_star.data.prepare import PrepareOptions, Summary, prepare
 
 

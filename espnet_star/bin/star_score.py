@@ -11,7 +11,8 @@ from typing import Any
 
 from espnet_star.analysis import table
 from espnet_star.analysis.scoring import score_asr, score_sid
-from espnet_star.data.errors import DataError, run_tool
+from espnet_star.bin.command import run_tool
+from espnet_star.data.errors import DataError
 
 VIOLATION_CODE = 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from espnet_star.data.errors import run_tool
+from espnet_star.bin.command import run_tool
 from espnet_star.data.kaldi import read_table
 from espnet_star.errors import StarError
 
