@@ -13,19 +13,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 
-from espnet_star import __version__, bin
+from espnet_star import __version__
+from espnet_star.bin import our_tools
 
 ESPNET_PREFIX = "espnet2.bin."
-
-
-def our_tools() -> list[str]:
-    """Names of this package's bin modules."""
-    helpers = {"command", "espnet_tool"}
-    return sorted(m.name for m in pkgutil.iter_modules(bin.__path__) if m.name not in helpers)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,14 +7,15 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from espnet_star.analysis.display import Display, JobsDisplay, Line
 from espnet_star.analysis.progress import EpochResult
-from espnet_star.analysis.runner import Job, Run, forwarding
-from espnet_star.data.errors import STOP_CODE, DataError
+from espnet_star.analysis.runner import Command, Job, Run, Start, forwarding
+from espnet_star.data.errors import DataError
+from espnet_star.errors import STOP_CODE
 
 POLL_SECONDS = 0.5
 FIELDS = ("name", "log", "done-marker", "command")
@@ -84,15 +85,19 @@ class Pool:
         jobs: What to run.
         nj: Number of jobs at once.
         report: Told of every start, epoch and end.
+        start: Starts a command.
     """
 
-    def __init__(self, jobs: Iterable[Job], nj: int, report: Report) -> None:
+    def __init__(
+        self, jobs: Iterable[Job], nj: int, report: Report, start: Start = Command
+    ) -> None:
         self.signals: list[int] = []
         self._code = 0
         self._waiting = deque(jobs)
         self._running: list[Run] = []
         self._nj = nj
         self._report = report
+        self._start_command = start
         self._wake = threading.Event()
 
     def run(self) -> int:
@@ -127,7 +132,7 @@ class Pool:
                 break
             job, tried = self._waiting.popleft(), True
             try:
-                run = Run(job, self._wake)
+                run = Run(job, self._wake, self._start_command)
             except DataError as error:
                 self._code = self._code or STOP_CODE
                 self._report.unstarted(job.name, error)
@@ -171,7 +176,13 @@ def run_command(job: Job, stream: TextIO | None = None) -> int:
     return Pool([job], 1, SingleReport(stream)).run()
 
 
-def run_jobs(jobs: Sequence[Job], nj: int, title: str, stream: TextIO | None = None) -> int:
+def run_jobs(
+    jobs: Sequence[Job],
+    nj: int,
+    title: str,
+    stream: TextIO | None = None,
+    starter: Callable[[Sequence[Job]], Start] | None = None,
+) -> int:
     """Run several commands side by side and show their progress.
 
     Args:
@@ -179,6 +190,7 @@ def run_jobs(jobs: Sequence[Job], nj: int, title: str, stream: TextIO | None = N
         nj: Number of jobs at once.
         title: Name for the progress line.
         stream: Where to show progress, standard output by default.
+        starter: Tells how to start those that are left; by default each on its own.
 
     Returns:
         Exit code for the shell.
@@ -191,7 +203,7 @@ def run_jobs(jobs: Sequence[Job], nj: int, title: str, stream: TextIO | None = N
         return 0
     skipped = f", {before} of them done before" if before else ""
     display.end(f"{len(jobs)} jobs{skipped}, {nj} at once")
-    pool = Pool(left, nj, display)
+    pool = Pool(left, nj, display, starter(left) if starter else Command)
     code = pool.run()
     display.conclude(pool.signals)
     return code

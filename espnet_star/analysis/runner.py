@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from espnet_star.analysis.progress import (
     EpochResult,
@@ -21,7 +21,8 @@ from espnet_star.analysis.progress import (
     exception_line,
     format_seconds,
 )
-from espnet_star.data.errors import STOP_CODE, DataError
+from espnet_star.data.errors import DataError
+from espnet_star.errors import STOP_CODE
 
 TAIL_LINES = 15
 TAIL_BYTES = 65536
@@ -74,6 +75,24 @@ class LogFollower:
         self._file.close()
 
 
+class Child(Protocol):
+    """A command under way, in a process group of its own."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or not."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, or minus the signal that ended it; None while it runs."""
+
+    def kill_group(self, number: int) -> None:
+        """Send a signal to every process of its group."""
+
+
+Start = Callable[[Sequence[str], TextIO, threading.Event], Child]
+
+
 class Command:
     """A command in a process group of its own.
 
@@ -106,6 +125,11 @@ class Command:
         self.process.wait()
         self.ended = True
         self._wake.set()
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, or minus the signal that ended it."""
+        return self.process.returncode
 
     def kill_group(self, number: int) -> None:
         """Send a signal to every process of the group that is left."""
@@ -142,12 +166,13 @@ class Run:
     Args:
         job: What to run.
         wake: Set when the command has ended.
+        start: Starts the command.
 
     Raises:
         DataError: If the log cannot be written or the program cannot be started.
     """
 
-    def __init__(self, job: Job, wake: threading.Event) -> None:
+    def __init__(self, job: Job, wake: threading.Event, start: Start = Command) -> None:
         self.job = job
         self.progress = TrainingProgress(max_epoch=job.max_epoch)
         self.interrupted_by: int | None = None
@@ -164,7 +189,7 @@ class Run:
                 file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S %z')} {text}\n")
                 file.flush()
                 header = file.tell()
-                self.child = Command(job.command, file, wake)
+                self.child = start(job.command, file, wake)
         except OSError as error:
             name = error.filename or job.log
             raise DataError(f"{name}: cannot be started or written ({error.strerror})") from error
@@ -195,7 +220,7 @@ class Run:
         """Set the exit code once the command has ended, and write the marker of success."""
         self._end = time.monotonic()
         self._follower.close()
-        code = self.child.process.returncode
+        code = self.child.returncode or 0
         if self.interrupted_by is not None:
             # Workers that the command has left behind would hold its memory and ports.
             self.child.kill_group(signal.SIGKILL)

@@ -5,7 +5,8 @@ With --jobs, run several side by side. The file has one job a line, separated by
 name, log, done-marker, command. The command is quoted as for a shell, but no shell runs
 it (begin it with "env NAME=VALUE" to set its environment). A job whose marker is there
 is skipped; a job that succeeds gets its marker. After a failure no job is started, and
-those that run are waited for.
+those that run are waited for. Jobs of the form "python -m espnet_star TOOL ..." are forked
+from one process that imports ESPnet once, and share the environment of star_run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from espnet_star.analysis.jobs import read_jobs, run_command, run_jobs
 from espnet_star.analysis.runner import Job
-from espnet_star.data.errors import run_tool
+from espnet_star.bin.command import run_tool
+from espnet_star.bin.fork import starter
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -61,7 +63,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         if nj < 1:
             parser.error(f"--nj must be at least 1, got {nj}")
         title = args.title or Path(args.jobs).name
-        run_tool("star_run", lambda: run_jobs(read_jobs(args.jobs), nj, title))
+        run_tool("star_run", lambda: run_jobs(read_jobs(args.jobs), nj, title, starter=starter))
         return
     if args.nj is not None:
         parser.error("--nj goes with --jobs")

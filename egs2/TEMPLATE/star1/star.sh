@@ -100,12 +100,13 @@ add_job() {  # add_job NAME DIR MARKER COMMAND...: log in DIR, done when MARKER 
     mkdir -p "${dir}"
     ! "${force}" || rm -f "${dir}/.${marker}.done"
     printf '%s\t%s\t%s\t%s\n' "${name}" "${dir}/${marker}.log" "${dir}/.${marker}.done" \
-        "$(printf '%q ' "${threads[@]}" "$@")" >> "${jobs}"
+        "$(printf '%q ' "$@")" >> "${jobs}"
 }
 run_jobs() {  # run_jobs TITLE
     local title=$1
     [ -s "${jobs}" ] || return 0
-    star star_run --jobs "${jobs}" --nj "${head_nj}" --title "${title}"
+    "${threads[@]}" ${python} -m espnet_star star_run --jobs "${jobs}" --nj "${head_nj}" \
+        --title "${title}"
     : > "${jobs}"
 }
 
