@@ -1,4 +1,4 @@
-"""ESPnet's trainer with a checkpoint that survives a kill while it is written."""
+"""ESPnet's trainer, made to survive kills and losses that are not finite."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
+
+from espnet_star.finite_steps import FiniteSteps
 
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.previous.pth"
 
 
 class StarTrainer(Trainer):
-    """Keeps the epoch before as ``checkpoint.previous.pth``.
+    """Keeps the epoch before as ``checkpoint.previous.pth``, and watches the losses.
 
     ESPnet writes ``checkpoint.pth`` in place: a kill or a full disk in that moment
     leaves half a file and nothing to resume from. Here the old file steps aside just
     before the new one is written, and a broken one is never resumed from.
+
+    A step without a finite loss is skipped on all ranks and counted, see
+    :class:`FiniteSteps`. An epoch in which no step was made, or no validation batch had
+    a finite loss, ends the run with an error instead of a model.
     """
 
     @classmethod
@@ -27,22 +34,59 @@ class StarTrainer(Trainer):
         """See ESPnet's trainer."""
         options = kwargs["trainer_options"]
         distributed = kwargs["distributed_option"]
-        if options.resume and (not distributed.distributed or distributed.dist_rank == 0):
+        if options.resume and is_first(distributed):
             restore_checkpoint(Path(options.output_dir))
-            restore_epoch_model(Path(options.output_dir))
         if distributed.distributed:
             torch.distributed.barrier()
         super().run(*args, **kwargs)
 
+    @staticmethod
+    def resume(*args: Any, **kwargs: Any) -> None:
+        """Load the checkpoint, then write the model of its epoch if a kill prevented it."""
+        Trainer.resume(*args, **kwargs)
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            restore_epoch_model(Path(kwargs["checkpoint"]), kwargs["reporter"].get_epoch())
+
+    @classmethod
+    def train_one_epoch(cls, *args: Any, **kwargs: Any) -> bool:
+        """Train; the arguments are ESPnet's.
+
+        Raises:
+            StarError: If no step was made: ESPnet would stop as if it had finished.
+        """
+        # ESPnet carries the gradients of an incomplete accum_grad into the next epoch,
+        # where they make the first update too large, and a resumed run another one.
+        for optimizer in kwargs["optimizers"]:
+            optimizer.zero_grad()
+        reporter = kwargs["reporter"]
+        with FiniteSteps(kwargs["model"], kwargs["distributed_option"].distributed) as watch:
+            all_invalid: bool = super().train_one_epoch(*args, **kwargs)
+        watch.report(reporter)
+        if all_invalid:
+            raise watch.no_update(reporter.get_epoch(), kwargs["options"].accum_grad)
+        return all_invalid
+
     @classmethod
     def validate_one_epoch(cls, *args: Any, **kwargs: Any) -> None:
-        """Validate, then make room for the checkpoint that ESPnet writes next."""
-        super().validate_one_epoch(*args, **kwargs)
-        distributed = kwargs["distributed_option"]
-        if not distributed.distributed or distributed.dist_rank == 0:
-            checkpoint = Path(kwargs["options"].output_dir) / CHECKPOINT
-            if checkpoint.exists():
-                checkpoint.replace(checkpoint.with_name(PREVIOUS))
+        """Validate, then make room for the checkpoint that ESPnet writes next.
+
+        Raises:
+            StarError: If no batch had a finite loss, so that no epoch could be the best.
+        """
+        reporter, distributed = kwargs["reporter"], kwargs["distributed_option"]
+        with FiniteSteps(kwargs["model"], distributed.distributed) as watch:
+            super().validate_one_epoch(*args, **kwargs)
+        watch.report(reporter)
+        if watch.skipped and watch.skipped == watch.steps:
+            raise watch.no_validation(reporter.get_epoch())
+        checkpoint = Path(kwargs["options"].output_dir) / CHECKPOINT
+        if is_first(distributed) and checkpoint.exists():
+            checkpoint.replace(checkpoint.with_name(PREVIOUS))
+
+
+def is_first(distributed: DistributedOption) -> bool:
+    """Whether this process is the one that writes files."""
+    return not distributed.distributed or distributed.dist_rank == 0
 
 
 def restore_checkpoint(directory: Path) -> None:
@@ -70,23 +114,21 @@ def restore_checkpoint(directory: Path) -> None:
         previous.replace(checkpoint)
 
 
-def restore_epoch_model(directory: Path) -> None:
+def restore_epoch_model(checkpoint: Path, epoch: int) -> None:
     """Write the model of the last epoch where the run was stopped just before it.
 
     ESPnet writes the checkpoint first and ``Nepoch.pth`` second; without the latter the
     final averaging fails.
 
     Args:
-        directory: The experiment.
+        checkpoint: Resumed from, and so trusted, a moment ago.
+        epoch: Its epoch N.
     """
-    checkpoint = directory / CHECKPOINT
-    if not checkpoint.exists():
-        return
-    # ESPnet itself resumes from this file in the next moment, and trusts it as well.
-    states = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    path = directory / f"{states['reporter']['epoch']}epoch.pth"
+    path = checkpoint.with_name(f"{epoch}epoch.pth")
     if not path.exists():
         logging.warning("%s is missing; writing it from %s", path, checkpoint)
+        # Not from the model in memory: with an adapter the two hold different names.
+        states = torch.load(checkpoint, map_location="cpu", weights_only=False)
         torch.save(states["model"], path)
 
 

@@ -70,16 +70,16 @@ def test_nothing_whole_means_from_the_start(experiment):
 
 def test_a_new_directory(tmp_path):
     restore_checkpoint(tmp_path / "absent")
-    restore_epoch_model(tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_missing_model_of_the_last_epoch_is_written(tmp_path):
     """Fails if a kill between checkpoint and model breaks the averaging at the end."""
     states = {"model": {"weight": torch.ones(3)}, "reporter": {"epoch": 2, "stats": {}}}
     torch.save(states, tmp_path / "checkpoint.pth")
-    restore_epoch_model(tmp_path)
+    restore_epoch_model(tmp_path / "checkpoint.pth", 2)
     written = torch.load(tmp_path / "2epoch.pth", weights_only=True)
     torch.testing.assert_close(written, states["model"])
     torch.save({}, tmp_path / "2epoch.pth")
-    restore_epoch_model(tmp_path)
+    restore_epoch_model(tmp_path / "checkpoint.pth", 2)
     assert torch.load(tmp_path / "2epoch.pth", weights_only=True) == {}

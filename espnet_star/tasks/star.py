@@ -112,6 +112,8 @@ class StarTask(AbsTask):
         encoder = build_student(args)
         teacher = build_teacher(args.teacher, **args.teacher_conf)
         args.losses = resolve_losses(args.losses, teacher)
+        if getattr(args, "distributed", False):
+            warn_of_scope(args.losses)
         model = StarDistillation(encoder, teacher, build_losses(args.losses), **args.model_conf)
         args.encoder_conf = encoder.options()
         log_sizes(encoder, teacher)
@@ -164,6 +166,15 @@ def resolve_losses(entries: Any, teacher: AbsTeacher) -> list[dict[str, Any]]:
                 "pre" if teacher.pre_norm else "post",
             )
     return resolved
+
+
+def warn_of_scope(entries: list[dict[str, Any]]) -> None:
+    """Say what an objective over the whole batch means where ranks share the batch."""
+    if any((entry.get("conf") or {}).get("scope") == "batch" for entry in entries):
+        logging.warning(
+            "scope batch relates utterances of the same rank only: the objective depends on "
+            "the number of ranks. With scope utterance it does not"
+        )
 
 
 def log_sizes(encoder: StarEncoder, teacher: AbsTeacher) -> None:

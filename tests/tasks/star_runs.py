@@ -1,9 +1,16 @@
 """Command lines of short distillations, and processes that run them beside the tests."""
 
+import io
+import logging
+import math
 import multiprocessing
+import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 
+import soundfile
 import torch
 
 # Processes are forked from one that has imported ESPnet, which takes long, and has
@@ -49,6 +56,23 @@ def distillation(teacher, data, exp, student, *extra):
     return [*training(data, exp), *options, *map(str, extra)]
 
 
+def spoilt(data, target, *keys, value=math.nan, count=8):
+    """First utterances of the data; the recordings named hold a sample that is no number."""
+    target.mkdir()
+    lines = sorted((data / "wav.scp").read_text().splitlines())[:count]
+    paths = dict(line.split() for line in lines)
+    for key in keys:
+        samples, rate = soundfile.read(paths[key], dtype="float32")
+        samples[100] = value
+        paths[key] = target / f"{key}.wav"
+        soundfile.write(paths[key], samples, rate, subtype="FLOAT")
+    (target / "wav.scp").write_text("".join(f"{key} {path}\n" for key, path in paths.items()))
+    lengths = (data / "utt2num_samples").read_text().splitlines(keepends=True)
+    kept = [line for line in lengths if line.split()[0] in paths]
+    (target / "utt2num_samples").write_text("".join(kept))
+    return target
+
+
 def distil(command):
     """Run one; also the target of a process of its own."""
     from espnet_star.tasks.star import StarTask
@@ -57,20 +81,103 @@ def distil(command):
     StarTask.main(cmd=command)
 
 
-def start(command):
-    """Run a distillation in a process beside the tests."""
-    process = CONTEXT.Process(target=_quiet, args=(command,))
+def start(command, kill_at=None):
+    """Run a distillation in a process beside the tests.
+
+    Args:
+        kill_at: Where it sends itself SIGKILL, which nothing can soften: ``("log", text)``
+            before that line of the log, or ``("save", name, number, part)`` in the middle
+            of writing a file for the ``number``-th time, with that part of it written, or
+            none of it for None.
+    """
+    process = CONTEXT.Process(target=_quiet, args=(command, kill_at))
     process.start()
     return process
 
 
-def _quiet(command):
-    with (Path(command[command.index("--output_dir") + 1] + ".err")).open("a") as log:
+def _quiet(command, kill_at):
+    with log_of(command).open("a") as log:
         sys.stderr = log
-        distil(command)
+        if kill_at is not None:
+            {"log": _die_at_log, "save": _die_at_save}[kill_at[0]](*kill_at[1:])
+        try:
+            distil(command)
+        except BaseException:
+            traceback.print_exc(file=log)
+            raise
+
+
+def log_of(command):
+    """File that a started process writes its log to."""
+    return Path(command[command.index("--output_dir") + 1] + ".err")
+
+
+def _die_at_log(text):
+    make = logging.getLogRecordFactory()
+
+    def watch(*args, **kwargs):
+        record = make(*args, **kwargs)
+        if text in record.getMessage():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return record
+
+    logging.setLogRecordFactory(watch)
+
+
+def _die_at_save(name, number, part):
+    save, seen = torch.save, []
+
+    def watch(states, path, *args, **kwargs):
+        if getattr(path, "name", None) == name:
+            seen.append(path)
+        if len(seen) < number:
+            return save(states, path, *args, **kwargs)
+        if part is not None:
+            save(states, buffer := io.BytesIO())
+            path.write_bytes(buffer.getvalue()[: int(part * buffer.tell())])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = watch
+
+
+def join(processes, codes=0):
+    """Wait for processes and expect an exit code of each, or the same of all."""
+    processes = processes if isinstance(processes, list) else [processes]
+    for process in processes:
+        process.join(300)
+    expected = codes if isinstance(codes, list) else [codes] * len(processes)
+    assert [process.exitcode for process in processes] == expected
+
+
+def ranks(command, meet, world=2, kill_at=None):
+    """Start the same distillation on every rank, through ESPnet's own options and gloo."""
+    options = ["--dist_backend", "gloo", "--dist_init_method", f"file://{meet}"]
+    options += ["--dist_world_size", str(world)]
+    return [
+        start([*command, *options, "--dist_rank", str(rank)], kill_at if rank == 0 else None)
+        for rank in range(world)
+    ]
+
+
+def states(exp):
+    """Everything a checkpoint holds."""
+    return torch.load(Path(exp) / "checkpoint.pth", weights_only=False)
+
+
+def statistics(exp, epoch, section, name):
+    """A statistic of an epoch, as the checkpoint keeps it."""
+    return states(exp)["reporter"]["stats"][epoch][section][name]
 
 
 def weights(exp, name="checkpoint.pth"):
     """Model's weights in a checkpoint, or in a model file."""
     states = torch.load(Path(exp) / name, weights_only=False)
     return states["model"] if name.startswith("checkpoint") else states
+
+
+def assert_same_weights(one, other, name="checkpoint.pth"):
+    """Bit by bit."""
+    one, other = weights(one, name), weights(other, name)
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(other[key], value), key

@@ -1,11 +1,23 @@
+import dataclasses
 import shutil
 
 import pytest
 import torch
 import yaml
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.reporter import SubReporter
+from espnet2.train.trainer import TrainerOptions
 from star_runs import pairs, training
 
-from espnet_star.bin import asr_inference, asr_train, cls_inference, cls_train, spk_train
+from espnet_star.bin import (
+    asr_inference,
+    asr_train,
+    asr_transducer_train,
+    cls_inference,
+    cls_train,
+    spk_train,
+)
+from espnet_star.tasks.spk import SpeakerTask
 
 FEW = ["--max_epoch", "1", "--optim", "adam", "--optim_conf", "lr=0.01"]
 TRANSFORMER = ["output_size=8", "attention_heads=2", "linear_units=8", "num_blocks=1"]
@@ -65,9 +77,15 @@ def cls_text(data, exp):
 
 def assert_student_kept(exp, student, part):
     """The saved model carries the student's weights and architecture, not its folder."""
-    config = yaml.safe_load((exp / "config.yaml").read_text())
-    assert str(student) not in str(config[f"{part}_conf"])
+    assert_config_stands_alone(exp, student, part)
     return torch.load(exp / "1epoch.pth", weights_only=True)
+
+
+def assert_config_stands_alone(exp, student, part="frontend"):
+    """The configuration holds the student's architecture, not its folder."""
+    options = yaml.safe_load((exp / "config.yaml").read_text())[f"{part}_conf"]
+    assert str(student) not in str(options)
+    return options
 
 
 def test_asr_with_a_frozen_student_decodes_without_its_directory(
@@ -133,6 +151,53 @@ def test_speaker_model_builds(data_directory, student, star, tmp_path):
     spk_train.main([*options, *star, "--encoder", "identity", "--pooling", "mean"])
     config = yaml.safe_load((exp / "config.yaml").read_text())
     assert config["frontend_conf"]["student_conf"]["hidden_size"] == 16
+
+
+class Embedding(torch.nn.Module):
+    """A waveform's first two samples as the speaker's embedding."""
+
+    def forward(self, speech, spk_labels, extract_embd, task_tokens):
+        return speech[:, :2]
+
+
+def test_speakers_are_validated_by_pairs(tmp_path):
+    """Fails if our trainer takes the place of ESPnet's for speakers: no equal error rate.
+
+    By itself, since ESPnet's preparation of speakers fails with numpy 2.4 and later.
+    """
+    (tmp_path / "checkpoint.pth").touch()
+    fields = {field.name: None for field in dataclasses.fields(TrainerOptions)}
+    options = TrainerOptions(**(fields | {"ngpu": 0, "output_dir": tmp_path}))
+    places = {"a": (1.0, 0.0), "b": (0.9, 0.1), "c": (0.0, 1.0), "d": (0.1, 0.9)}
+    pairs_of = ["a*b", "a*c", "c*d", "b*d"]
+    one, two = (
+        torch.tensor([[places[pair.split("*")[side]]] for pair in pairs_of]) for side in (0, 1)
+    )
+    batch = {"speech": one, "speech2": two, "spk_labels": torch.tensor([[1], [0], [1], [0]])}
+    reporter = SubReporter("valid", 1, 0)
+    SpeakerTask.trainer.validate_one_epoch(
+        model=Embedding(),
+        iterator=[(pairs_of, batch)],
+        reporter=reporter,
+        options=options,
+        distributed_option=DistributedOption(),
+    )
+    assert reporter.stats["eer"][0].value == 0
+    assert (tmp_path / "checkpoint.previous.pth").exists()
+
+
+def test_transducer_builds(data_directory, student, star, tmp_path):
+    """Fails if ESPnet's stand-alone transducer task cannot take the student.
+
+    It trains with a transducer loss that has to be installed by hand.
+    """
+    exp = tmp_path / "transducer"
+    block = {"block_type": "conv1d", "output_size": 8, "kernel_size": 3}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"encoder_conf": {"body_conf": [block]}}))
+    options = training(data_directory, exp, "--dry_run", "true", "--token_type", "char")
+    options += ["--token_list", str(data_directory / "tokens"), *star]
+    asr_transducer_train.main([*options, "--config", str(tmp_path / "train.yaml")])
+    assert "student_conf" in assert_config_stands_alone(exp, student)
 
 
 def test_a_missing_student_is_one_line(data_directory, tmp_path, capsys):

@@ -1,12 +1,7 @@
-import os
-import shutil
-import signal
-import time
-
 import pytest
 import torch
 import yaml
-from star_runs import ZERO_DROPOUT, distil, distillation, pairs, start, weights
+from star_runs import distil, weights
 
 from espnet_star.bin import star_train
 from espnet_star.distillation import StarDistillation
@@ -19,31 +14,11 @@ from espnet_star.teachers import build_teacher
 
 
 @pytest.fixture(scope="module")
-def command(teacher_directory, data_directory, tiny_options):
-    def make(exp, *extra):
-        return distillation(teacher_directory, data_directory, exp, tiny_options, *extra)
-
-    return make
-
-
-@pytest.fixture(scope="module")
 def finished(command, tmp_path_factory):
     """A distillation of two epochs in one go."""
     exp = tmp_path_factory.mktemp("exp") / "star"
     distil(command(exp))
     return exp
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
-
-
-def assert_same_weights(one, other, tolerance=0.0):
-    one, other = weights(one), weights(other)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=0, atol=tolerance, msg=name)
 
 
 def test_what_a_finished_run_leaves(finished, tiny_options, teacher_directory):
@@ -100,74 +75,6 @@ def test_teacher_states_from_a_cache_give_the_same_loss(
         StarDistillation(
             encoder, teacher, build_losses([{"name": "attention_map"}]), cache_dir=str(tmp_path)
         )
-
-
-@pytest.fixture
-def resumed(caplog):
-    """Whether the runs so far have gone on from a checkpoint."""
-    caplog.set_level("INFO")
-    return lambda: "The training was resumed" in caplog.text
-
-
-def test_one_epoch_and_then_another_is_two_at_once(finished, command, tmp_path, resumed):
-    """Fails if a resumed run is another training: optimiser, order or random state."""
-    for epochs in (1, 2):
-        distil(command(tmp_path / "exp", "--max_epoch", epochs))
-    assert resumed()
-    assert_same_weights(finished, tmp_path / "exp")
-
-
-def test_a_truncated_checkpoint_gives_way_to_the_epoch_before(finished, copy, command, resumed):
-    """Fails if a kill while the checkpoint is written costs the training."""
-    path = copy / "checkpoint.pth"
-    path.write_bytes(path.read_bytes()[:1000])
-    distil(command(copy))
-    assert resumed()
-    assert_same_weights(finished, copy)
-
-
-def test_a_kill_between_checkpoint_and_model_is_survived(finished, copy, command):
-    """Fails if the averaging at the end misses the last epoch's model."""
-    (copy / "2epoch.pth").unlink()
-    distil(command(copy, "--keep_nbest_models", 2))
-    torch.testing.assert_close(weights(copy, "2epoch.pth"), weights(finished, "2epoch.pth"))
-    assert (copy / "valid.loss.ave_2best.pth").exists()
-
-
-def test_sigterm_in_the_middle_then_resume(command, tmp_path, resumed):
-    """Fails if a job that the cluster stops cannot go on as if nothing had happened."""
-    long = ["--max_epoch", 12]
-    process = start(command(tmp_path / "killed", *long))
-    while not (tmp_path / "killed" / "2epoch.pth").exists() and process.is_alive():
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGTERM)
-    process.join()
-    assert process.exitcode == -signal.SIGTERM, (tmp_path / "killed.err").read_text()
-    distil(command(tmp_path / "killed", *long))
-    assert resumed()
-    distil(command(tmp_path / "whole", *long))
-    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
-
-
-def test_two_processes_equal_one(command, tmp_path):
-    """Fails if gradients are averaged wrongly, or padding depends on the split.
-
-    Each process of ESPnet takes every other utterance of a batch. Plain SGD, since
-    Adam turns rounding in gradients that are zero (biases of keys) into full steps.
-    """
-    same = ["--optim", "sgd", *pairs("--optim_conf", ["lr=0.001"])]
-    same += pairs("--encoder_conf", ZERO_DROPOUT)
-    distil(command(tmp_path / "one", *same))
-    same += ["--dist_backend", "gloo", "--dist_init_method", f"file://{tmp_path}/meet"]
-    same += ["--dist_world_size", 2]
-    ranks = [start(command(tmp_path / "two", *same, "--dist_rank", r)) for r in range(2)]
-    for process in ranks:
-        process.join()
-    assert [p.exitcode for p in ranks] == [0, 0], (tmp_path / "two.err").read_text()
-    assert_same_weights(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
-    moved = load_experiment(tmp_path / "one", "1epoch.pth").state_dict()
-    last = load_experiment(tmp_path / "one", "2epoch.pth").state_dict()
-    assert max(float((moved[name] - last[name]).abs().max()) for name in moved) > 1e-4
 
 
 def test_gradient_accumulation_and_both_losses_from_yaml(command, tmp_path):
