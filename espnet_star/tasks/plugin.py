@@ -15,7 +15,7 @@ from espnet_star.students import StarEncoder
 from espnet_star.trainer import StarTrainer
 
 # Tasks of ESPnet with a frontend, and those whose encoder may read the waveform itself.
-FRONTEND_TASKS = ("asr", "cls", "spk", "slu", "st", "diar")
+FRONTEND_TASKS = ("asr", "asr_transducer", "cls", "spk", "slu", "st", "diar")
 ENCODER_TASKS = ("asr", "cls")
 # Tasks made of others: they read the registries of these.
 COMPOSED = {"enh_s2t": ("asr", "st", "diar")}

@@ -1,0 +1,14 @@
+"""ESPnet's asr_transducer_inference on models whose frontend is the student."""
+
+from collections.abc import Sequence
+
+from espnet2.bin import asr_transducer_inference
+
+from espnet_star.tasks.plugin import register_in
+
+register_in("asr_transducer")
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the inference; options are ESPnet's own."""
+    asr_transducer_inference.main(cmd)
