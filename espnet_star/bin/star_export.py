@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import HubertModel
-from transformers.utils.logging import disable_progress_bar
 
-from espnet_star.data.errors import run_tool, str2bool
+from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.formats.experiment import is_experiment, load_experiment
+from espnet_star.formats.hugging_face import check_saved
 from espnet_star.students import StarEncoder
-
-TOLERANCE = 1e-5
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -53,28 +50,9 @@ def export(args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         student = StarEncoder(**student.options()).eval()
     student.save_pretrained(outdir)
-    gap = compare_with_transformers(student, outdir)
+    gap = check_saved(student, outdir)
     size = sum(p.numel() for p in student.parameters())
     print(f"{outdir}: {size / 1e6:.2f} M parameters; transformers.HubertModel agrees to {gap:.1e}")
-
-
-@torch.no_grad()
-def compare_with_transformers(student: StarEncoder, directory: Path) -> float:
-    """Largest difference of any hidden state on two seconds of noise.
-
-    Raises:
-        StarError: If it is above the tolerance, relative to the states' own size.
-    """
-    disable_progress_bar()
-    plain = HubertModel.from_pretrained(directory).eval()
-    speech = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
-    ours = student.layer_outputs(speech, torch.tensor([speech.shape[1]])).hidden_states
-    theirs = plain(speech, output_hidden_states=True).hidden_states
-    gap = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
-    scale = max(float(state.abs().max()) for state in ours)
-    if gap > TOLERANCE * max(1.0, scale):
-        raise StarError(f"{directory} gives other features in transformers: off by {gap:.2e}")
-    return gap
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import HubertConfig, Wav2Vec2FeatureExtractor
+from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 from transformers.utils import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
@@ -19,6 +20,8 @@ from espnet_star.students.config import check_config
 from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
 
 WEIGHTS = "model.safetensors"
+# Largest difference of a hidden state between us and transformers, relative to its size.
+TOLERANCE = 1e-5
 _PROJECTION = "feature_projection.projection"
 # Heads and pre-training leftovers of published HuBERT checkpoints, not of the encoder.
 _UNUSED = ("masked_spec_embed", "lm_head.", "classifier.", "projector.", "layer_weights")
@@ -53,6 +56,9 @@ def save_student(encoder: StarEncoder, directory: str | Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         save_file(state, Path(scratch) / WEIGHTS, metadata={"format": "pt"})
         config.save_pretrained(scratch)
+        # safetensors lets nobody but the owner read, whatever the umask says.
+        mode = (Path(scratch) / "config.json").stat().st_mode
+        (Path(scratch) / WEIGHTS).chmod(mode)
         extractor.save_pretrained(scratch)
         for path in Path(scratch).iterdir():
             shutil.move(path, directory / path.name)
@@ -76,6 +82,42 @@ def load_student(name_or_directory: str | Path) -> StarEncoder:
         ) from error
     load_weights(encoder, state, str(path))
     return encoder.eval()
+
+
+@torch.no_grad()
+def check_saved(student: StarEncoder, directory: str | Path) -> float:
+    """Load what was saved, with our reader and with plain transformers, and compare.
+
+    Args:
+        student: What was saved, in eval mode.
+        directory: Where.
+
+    Returns:
+        Largest difference from ``transformers.HubertModel`` in any hidden state, on two
+        seconds of noise.
+
+    Raises:
+        StarError: If a weight came back changed or hidden states differ by more than
+            ``TOLERANCE``, relative to the states' own size.
+    """
+    saved = load_student(directory).state_dict()
+    for name, value in student.state_dict().items():
+        if not torch.equal(saved[name], value):
+            raise StarError(f"{directory}: {name} was not read back as it was written")
+    disable_progress_bar()
+    plain = HubertModel.from_pretrained(directory).eval()
+    speech = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
+    ours = student.layer_outputs(speech, torch.tensor([speech.shape[1]])).hidden_states
+    theirs = plain(speech, output_hidden_states=True)
+    # In the pre-norm layout, whether their last state has passed the final LayerNorm
+    # depends on the version of transformers; last_hidden_state always has.
+    pairs = list(zip(ours[:-1], theirs.hidden_states[:-1], strict=True))
+    pairs.append((student.encoder.output(ours[-1]), theirs.last_hidden_state))
+    gap = max(float((a - b).abs().max()) for a, b in pairs)
+    scale = max(float(a.abs().max()) for a, _ in pairs)
+    if not gap <= TOLERANCE * max(1.0, scale):
+        raise StarError(f"{directory} gives other features in transformers: off by {gap:.2e}")
+    return gap
 
 
 def load_config(name_or_directory: str | Path) -> HubertConfig:

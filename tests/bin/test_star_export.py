@@ -6,8 +6,8 @@ import torch
 import yaml
 from transformers import HubertModel
 
-from espnet_star.bin import star_export
 from espnet_star.bin.star_export import main
+from espnet_star.formats import hugging_face
 from espnet_star.students import StarEncoder
 
 TINY = {
@@ -125,8 +125,22 @@ def test_experiment_without_a_finished_epoch(export, experiment):
     assert not out.exists()
 
 
+def test_a_pre_norm_student_is_compared_state_by_state(export, tmp_path):
+    """Fails if our residual stream is held against transformers' normalised last state."""
+    options = TINY | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+    directory = tmp_path / "pre_norm"
+    directory.mkdir()
+    encoder = StarEncoder(preset="starhubert", **options)
+    config = {"encoder": "star", "encoder_conf": options, "losses": [{"name": "star"}]}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    state = {f"encoder.{key}": 1.1 * value for key, value in encoder.state_dict().items()}
+    torch.save(state, directory / "valid.loss.best.pth")
+    status, captured, _ = export("student", expdir=directory)
+    assert status == 0, captured.err
+
+
 def test_difference_from_transformers_is_an_error(export, monkeypatch):
-    monkeypatch.setattr(star_export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(hugging_face, "TOLERANCE", -1.0)
     status, captured, _ = export("student")
     assert status == 2
     assert "gives other features in transformers" in captured.err

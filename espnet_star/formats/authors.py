@@ -1,0 +1,282 @@
+"""Students that the STaR paper's authors released: a Lightning checkpoint and a YAML.
+
+The ``distiller`` block of the YAML is the architecture in fairseq's naming; tensors of
+the checkpoint whose names start with ``student_model.`` are the student. Keys, defaults
+and tensor names follow the authors' reader (github.com/sungnyun/ARMHuBERT,
+``models/starhubert``), which builds a HuBERT-shaped student whatever the teacher was.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import HubertConfig
+
+from espnet_star.data.errors import some
+from espnet_star.errors import StarError, unknown_name
+from espnet_star.formats.conv_layers import read_conv_layers
+from espnet_star.students.config import student_config
+from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
+
+PREFIX = "student_model."
+# The authors' reader drops this head too: no feature passes through it.
+_HEAD = "final_proj."
+
+# Authors' key -> transformers' key and the authors' default. Sizes have a largest value,
+# so that a damaged file asks for no more than a machine has.
+_SIZES = {
+    "encoder_layers": ("num_hidden_layers", 12, 200),
+    "encoder_embed_dim": ("hidden_size", 768, 16384),
+    "encoder_ffn_embed_dim": ("intermediate_size", 3072, 65536),
+    "encoder_attention_heads": ("num_attention_heads", 12, 1024),
+    "conv_pos": ("num_conv_pos_embeddings", 128, 4096),
+    "conv_pos_groups": ("num_conv_pos_embedding_groups", 16, 4096),
+}
+_RATES = {
+    "dropout": ("hidden_dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.0),
+    "dropout_input": ("feat_proj_dropout", 0.0),
+}
+_FLAGS = {
+    "conv_bias": ("conv_bias", False),
+    "layer_norm_first": ("do_stable_layer_norm", False),
+}
+_EXTRACTOR_MODES = {"default": "group", "layer_norm": "layer"}
+_CONV_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"
+# Keys whose other values mean an architecture that a HubertConfig does not describe; the
+# last two are WavLM's, which no released student has.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "activation_fn": ("gelu",),
+    "layer_type": ("transformer",),
+    "pos_conv_depth": (1, 0),
+    "crop_seq_to_multiple": (1,),
+    "relative_position_embedding": (False,),
+    "gru_rel_pos": (False,),
+}
+# They change training, initialisation or padding that attention does not see: no feature.
+_NO_EFFECT = {
+    "encoder_layerdrop", "feature_grad_mult", "final_dim", "max_positions",
+    "checkpoint_activations", "required_seq_len_multiple", "init_conv_layers",
+    "init_encoder_layers", "layer_grad_scale", "num_buckets", "max_distance",
+    "_name", "_cnn_weight", "_teacher_task_agnostic",
+}  # fmt: skip
+_KNOWN = {*_SIZES, *_RATES, *_FLAGS, *_FIXED, *_NO_EFFECT, "extractor_mode", "conv_feature_layers"}
+
+# transformers' parameter names -> the authors'; GroupNorm stands at 2, LayerNorm at 2.1.
+_NAMES = (
+    (r"^feature_projection\.layer_norm\.", "layer_norm."),
+    (r"^feature_projection\.projection\.", "post_extract_proj."),
+    (r"^(feature_extractor\.conv_layers\.\d+)\.conv\.", r"\1.0."),
+    (r"\.pos_conv_embed\.conv\.parametrizations\.weight\.original0$", ".pos_conv.0.weight_g"),
+    (r"\.pos_conv_embed\.conv\.parametrizations\.weight\.original1$", ".pos_conv.0.weight_v"),
+    (r"\.pos_conv_embed\.conv\.", ".pos_conv.0."),
+    (r"^(encoder\.layers\.\d+)\.attention\.", r"\1.self_attn."),
+    (r"^(encoder\.layers\.\d+)\.layer_norm\.", r"\1.self_attn_layer_norm."),
+    (r"\.feed_forward\.intermediate_dense\.", ".fc1."),
+    (r"\.feed_forward\.output_dense\.", ".fc2."),
+)
+_EXTRACTOR_NORM = r"^(feature_extractor\.conv_layers\.\d+)\.layer_norm\."
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A student read from the authors' files.
+
+    Attributes:
+        student: In eval mode, float32.
+        left_out: What else the checkpoint held, e.g. ``{"teacher_model": 211}`` tensors.
+    """
+
+    student: StarEncoder
+    left_out: dict[str, int]
+
+
+def import_student(checkpoint: str | Path, architecture: str | Path) -> Imported:
+    """Read a student that the authors released.
+
+    Args:
+        checkpoint: Lightning's ``.ckpt``, read as tensors and plain values only.
+        architecture: The YAML that belongs to it.
+
+    Raises:
+        StarError: If a file is unreadable, the architecture is one that ``HubertModel``
+            cannot be (naming the key), or tensors are missing, unknown, misshapen or
+            not finite (naming them as the checkpoint does).
+    """
+    config = read_architecture(architecture)
+    tensors, left_out = _read_tensors(Path(checkpoint))
+    with torch.device("meta"):
+        expected = encoder_from_config(config).state_dict()
+    names = {authors_name(name, config.feat_extract_norm): name for name in expected}
+    _check_names(tensors, set(names), f"{checkpoint} and {architecture}")
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, expected[names[name]].shape, f"{checkpoint}")
+    student = encoder_from_config(config)
+    student.load_state_dict({names[name]: tensor for name, tensor in tensors.items()})
+    return Imported(student.eval(), left_out)
+
+
+def authors_name(name: str, feat_extract_norm: str) -> str:
+    """What the authors call one of the student's parameters.
+
+    Args:
+        name: Parameter name in transformers' naming.
+        feat_extract_norm: ``"group"`` or ``"layer"``.
+    """
+    norm = r"\1.2.1." if feat_extract_norm == "layer" else r"\1.2."
+    for pattern, replacement in (*_NAMES, (_EXTRACTOR_NORM, norm)):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def read_architecture(path: str | Path) -> HubertConfig:
+    """The ``distiller`` block of a YAML as a student's configuration.
+
+    Raises:
+        StarError: Naming the key that stands in the way, what was found there and what
+            is supported.
+    """
+    found = _read_distiller(Path(path))
+    try:
+        options = _options(found)
+        return student_config("starhubert", **options)
+    except StarError as error:
+        raise StarError(f"{path}: distiller: {error}") from error
+
+
+def _read_distiller(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StarError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StarError(f"{path}: not a YAML file of plain values ({reason})") from error
+    block = content.get("distiller") if isinstance(content, dict) else None
+    if not isinstance(block, dict):
+        raise StarError(
+            f"{path}: has no block 'distiller'; give the YAML that the authors publish beside "
+            "the checkpoint"
+        )
+    return block
+
+
+def _options(found: dict[str, Any]) -> dict[str, Any]:
+    """Options of :func:`student_config` for a ``distiller`` block."""
+    for key in found:
+        if key not in _KNOWN:
+            raise unknown_name("key", str(key), _KNOWN)
+    for key, supported in _FIXED.items():
+        if found.get(key, supported[0]) not in supported:
+            choices = " or ".join(map(repr, supported))
+            raise StarError(f"{key} must be {choices} for HubertModel, got {found[key]!r}")
+    options: dict[str, Any] = {}
+    for key, (name, default, largest) in _SIZES.items():
+        value = options[name] = found.get(key, default)
+        if type(value) is not int or not 0 < value <= largest:
+            raise StarError(f"{key} must be a whole number from 1 to {largest}, got {value!r}")
+    for key in ("encoder_attention_heads", "conv_pos_groups"):
+        value, width = options[_SIZES[key][0]], options["hidden_size"]
+        if width % value:
+            raise StarError(f"encoder_embed_dim must be a multiple of {key}, got {width}, {value}")
+    for key, (name, rate) in _RATES.items():
+        value = options[name] = found.get(key, rate)
+        if type(value) not in (int, float) or not 0 <= value < 1:
+            raise StarError(f"{key} must be a number from 0 to below 1, got {value!r}")
+    for key, (name, flag) in _FLAGS.items():
+        value = options[name] = found.get(key, flag)
+        if type(value) is not bool:
+            raise StarError(f"{key} must be true or false, got {value!r}")
+    mode = found.get("extractor_mode", "default")
+    if not isinstance(mode, str) or mode not in _EXTRACTOR_MODES:
+        raise StarError(f"extractor_mode must be one of {[*_EXTRACTOR_MODES]}, got {mode!r}")
+    options["feat_extract_norm"] = _EXTRACTOR_MODES[mode]
+    return options | _front(found.get("conv_feature_layers", _CONV_LAYERS))
+
+
+def _front(text: Any) -> dict[str, Any]:
+    try:
+        layers = read_conv_layers(text)
+    except StarError as error:
+        raise StarError(f"conv_feature_layers: {error}") from error
+    dims, kernels, strides = (list(column) for column in zip(*layers, strict=True))
+    return {"conv_dim": dims, "conv_kernel": kernels, "conv_stride": strides}
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    """The student's tensors by the authors' names, and how many others there are."""
+    state = _read_state_dict(path)
+    tensors: dict[str, torch.Tensor] = {}
+    others: Counter[str] = Counter()
+    for key, value in state.items():
+        # As torch writes the weight norm's parts since 2.0.
+        name = key.replace("parametrizations.weight.original0", "weight_g")
+        name = name.replace("parametrizations.weight.original1", "weight_v")
+        if not key.startswith(PREFIX):
+            others[key.partition(".")[0]] += 1
+        elif name.startswith(PREFIX + _HEAD):
+            others["final_proj"] += 1
+        else:
+            tensors[name.removeprefix(PREFIX)] = value
+    if not tensors:
+        raise StarError(
+            f"{path}: no name in its state_dict starts with {PREFIX!r}, found "
+            f"{some(f'{name}.*' for name in others) or 'none'}; give a checkpoint of the authors"
+        )
+    return tensors, dict(others)
+
+
+def _read_state_dict(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise StarError(f"{path}: no such file; give the authors' .ckpt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {refused[1]}" if refused else str(error).splitlines()[0]
+        raise StarError(
+            f"{path}: not a checkpoint of tensors and plain values ({reason}), and nothing else is "
+            "read from files; if you trust it, save its 'state_dict' alone with torch.save and "
+            "give that"
+        ) from error
+    except Exception as error:  # torch's own reasons depend on where the file ends
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise StarError(
+            f"{path}: not a complete checkpoint ({reason}); download it again"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise StarError(f"{path}: holds no state_dict of named tensors; give the authors' .ckpt")
+    return state
+
+
+def _check_names(tensors: dict[str, torch.Tensor], expected: set[str], source: str) -> None:
+    missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+    if missing or unknown:
+        found = [f"missing {some(missing, 20)}"] if missing else []
+        found += [f"unknown {some(unknown, 20)}"] if unknown else []
+        raise StarError(
+            f"{source} do not describe the same student: {'; '.join(found)} (names after "
+            f"{PREFIX!r})"
+        )
+
+
+def _check_tensor(name: str, tensor: Any, shape: torch.Size, source: str) -> None:
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        kind = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise StarError(f"{source}: {PREFIX}{name} must hold floating-point numbers, got {kind}")
+    if tensor.shape != shape:
+        raise StarError(
+            f"{source}: {PREFIX}{name} must have shape {tuple(shape)} by the YAML, got "
+            f"{tuple(tensor.shape)}"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise StarError(f"{source}: {PREFIX}{name} holds NaN or infinity; take another checkpoint")
