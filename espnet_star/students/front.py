@@ -8,6 +8,7 @@ from torch import nn
 from transformers import HubertConfig
 
 from espnet_star.masked_norm import masked_group_norm
+from espnet_star.students.row_front import reduced, row_front, rows_pay
 
 # Parameter names below are those of transformers' HubertModel, so that a state dict
 # is a Hugging Face checkpoint as it stands.
@@ -35,8 +36,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Args: features ``(B, C, T)`` and valid steps ``(B,)``; both come back reduced."""
-        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
+        lengths = reduced(lengths, self.conv)
         x = self.conv(x)
         if isinstance(self.layer_norm, nn.GroupNorm):
             norm = self.layer_norm
@@ -59,6 +59,8 @@ class FeatureExtractor(nn.Module):
         self, speech: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames and the valid number of them for each utterance."""
+        if rows_pay(speech):
+            return row_front(list(self.conv_layers), speech, lengths)
         x = speech[:, None, :]
         for block in self.conv_layers:
             x, lengths = block(x, lengths)
