@@ -21,6 +21,9 @@ WAVLM = dict(num_buckets=16, max_bucket_distance=20)
 FAMILIES = {
     "hubert": ("Hubert", POST),
     "hubert-pre-norm": ("Hubert", PRE),
+    # Layouts between those of the published models, which a checkpoint may have as well.
+    "hubert-layer-front": ("Hubert", {**POST, "feat_extract_norm": "layer", "conv_bias": True}),
+    "hubert-pre-norm-group-front": ("Hubert", {**PRE, "feat_extract_norm": "group"}),
     "hubert-batch-norm": ("Hubert", {**POST, "conv_pos_batch_norm": True}),
     "wavlm": ("WavLM", {**POST, **WAVLM}),
     "wavlm-pre-norm": ("WavLM", {**PRE, **WAVLM}),
@@ -29,7 +32,9 @@ FAMILIES = {
     "wav2vec2-adapter": ("Wav2Vec2", {**POST, "add_adapter": True}),
     "data2vec": ("Data2VecAudio", dict(num_conv_pos_embeddings=3, conv_pos_kernel_size=5)),
     "unispeech": ("UniSpeech", POST),
+    "unispeech-pre-norm": ("UniSpeech", {**PRE, "conv_bias": True}),
     "unispeech-sat": ("UniSpeechSat", POST),
+    "unispeech-sat-pre-norm": ("UniSpeechSat", PRE),
 }
 WHISPER = dict(
     d_model=16,
