@@ -18,13 +18,13 @@ while [ $# -gt 0 ]; do
 done
 
 opts=(--expdir exp --dumpdir dump --results results
-    --distill_hours 1.5 --asr_hours 1.3 --sid_hours 0.9)
+    --distill_hours 1.0 --asr_hours 0.8 --sid_hours 0.5)
 cache=exp/cache
 if [ "${short}" = true ]; then
     opts=(--expdir exp_short --dumpdir dump_short --results results_short --channel_seed ""
-        --distill_hours 0.5 --asr_hours 0.3 --sid_hours 0.5 --systems "student undistilled"
-        --star_args "--max_epoch 2 --num_iters_per_epoch 200 --scheduler_conf first_cycle_steps=401"
-        --asr_args "--max_epoch 5")
+        --distill_hours 0.4 --asr_hours 0.2 --sid_hours 0.3 --systems "student undistilled"
+        --star_args "--max_epoch 2 --num_iters_per_epoch 120 --scheduler_conf first_cycle_steps=241"
+        --asr_args "--max_epoch 4")
     cache=exp_short/cache
 fi
 
@@ -35,7 +35,7 @@ status=0
     --train_set train --valid_set valid \
     --asr_train asr_train --asr_valid asr_valid --asr_test asr_test \
     --sid_train sid_train --sid_valid sid_valid --sid_test sid_test \
-    --min_duration 0.5 --valid_hours 0.1 --channel_seed 0 \
+    --min_duration 0.5 --valid_hours 0.05 --channel_seed 0 \
     --teacher downloads/whisper-base-encoder \
     --feature_cache "${cache}" --head_nj 2 \
     "${opts[@]}" ${rest[@]+"${rest[@]}"} || status=$?
