@@ -59,11 +59,13 @@ def test_an_utterance_gets_the_same_in_a_batch_as_alone(attentions, whisper_dire
 
 @real
 def test_real_whisper_in_a_batch_as_alone(batch):
+    """Padding that leaks moves states by 1e-2 and more. Its sharp attention amplifies float32's
+    rounding, in a residual stream that reaches 22, to 1e-4 and more, by processor."""
     speech, lengths = batch
-    check_batch(build_teacher(REAL), (0.1 * speech, lengths), attentions=False)
+    check_batch(build_teacher(REAL), (0.1 * speech, lengths), attentions=False, atol=1e-3)
 
 
-def check_batch(teacher, batch, attentions):
+def check_batch(teacher, batch, attentions, atol=1e-4):
     speech, lengths = batch
     together = teacher(speech, lengths, attentions)
     assert together.hidden_states[0].shape[1] == frame_count(torch.tensor(speech.shape[1]))
@@ -73,7 +75,7 @@ def check_batch(teacher, batch, attentions):
         n = int(together.lengths[row])
         for a, b in zip(together.hidden_states, alone.hidden_states, strict=True):
             assert b.shape[1] == n
-            torch.testing.assert_close(a[row, :n], b[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(a[row, :n], b[0], atol=atol, rtol=1e-4)
         for a, b in zip(together.attentions or (), alone.attentions or (), strict=True):
             torch.testing.assert_close(a[row, :, :n, :n], b[0], atol=1e-4, rtol=1e-4)
             assert (a[row, :, :n, n:] == 0).all()
