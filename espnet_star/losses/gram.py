@@ -1,0 +1,108 @@
+"""STaR's objective on hidden states: value and gradient in one pass, in the cheaper form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from espnet_star.losses.gram_forms import FRAME_CELLS, Term, frame_form, width_form
+
+# What an operation of the form costs beside one of the other: measured, benchmarks/objective.py.
+FRAME_COST = 1.0
+
+
+def gram_objective(
+    student: Sequence[torch.Tensor],
+    teacher: Sequence[torch.Tensor],
+    lengths: torch.Tensor,
+    layerwise_weight: float = 1.0,
+    intralayer_weight: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean squared gap of both kinds of Gram matrices over utterances, layers and pairs.
+
+    The gradient is computed along with the value, so that the teacher's states may go
+    before the student's backward pass begins.
+
+    Args:
+        student: ``L + 1`` states ``(B, N, D_S)``, float32 or float64.
+        teacher: ``L + 1`` states ``(B, N, D_T)`` of the same type; no gradient flows there.
+        lengths: Valid frames, ``(B,)``. On a GPU, where the batch is computed as one,
+            states must be zero past them; on a CPU they are not read there.
+        layerwise_weight: Weight of the layer-wise term.
+        intralayer_weight: Weight of the intra-layer term.
+
+    Returns:
+        The weighted sum, and both terms ``(2,)`` without gradient.
+    """
+    weights = (layerwise_weight, intralayer_weight)
+    value, terms = _GramObjective.apply(teacher, lengths, weights, *student)
+    return value, terms
+
+
+class _GramObjective(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        teacher: Sequence[torch.Tensor],
+        lengths: torch.Tensor,
+        weights: tuple[float, float],
+        *student: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        first = student[0]
+        wanted = any(ctx.needs_input_grad[3:])
+        gradient = first.new_zeros((len(student), *first.shape)) if wanted else None
+        frames = lengths.clamp(min=1).to(first.device, torch.float64)
+        scale = 1.0 / (frames.square() * len(lengths) * (len(student) - 1))
+        terms = first.new_zeros(2, dtype=torch.float64)
+        for rows, size in groups(lengths, first):
+            form = cheaper_form(size, first.shape[2], teacher[0].shape[2])
+            distances = form(
+                [state[rows, :size] for state in student],
+                [state[rows, :size] for state in teacher],
+                Term(*weights, scale[rows].to(first.dtype)),
+                None if gradient is None else gradient[:, rows, :size],
+            )
+            terms += distances @ scale[rows]
+        if gradient is not None:
+            ctx.save_for_backward(*gradient.unbind())
+        value = (terms * terms.new_tensor(weights)).sum()
+        terms = terms.to(first.dtype)
+        ctx.mark_non_differentiable(terms)
+        return value.to(first.dtype), terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+        return (None, None, None, *(part * grad for part in ctx.saved_tensors))
+
+
+def cheaper_form(frames: int, s_width: int, t_width: int) -> Any:
+    """`frame_form` or `width_form`, whichever needs less work for n frames."""
+    plain = frames * (5 * s_width + 2 * t_width)
+    # Symmetric products cost about two thirds.
+    factored = 5 * s_width**2 / 3 + 2 * s_width * t_width + 2 * t_width**2 / 3
+    return frame_form if FRAME_COST * plain <= factored else width_form
+
+
+def groups(lengths: torch.Tensor, like: torch.Tensor) -> Iterator[tuple[slice, int]]:
+    """Parts of a batch to be computed at once: rows, and the frames to look at.
+
+    A GPU takes the padded batch as a whole. A CPU takes utterances one by one, without
+    padding, and short neighbours of equal length together.
+    """
+    if like.device.type != "cpu":
+        yield slice(0, len(lengths)), like.shape[1]
+        return
+    sizes = lengths.tolist()
+    start = 0
+    while start < len(sizes):
+        size, stop = sizes[start], start + 1
+        most = FRAME_CELLS // (2 * max(size, 1) ** 2)
+        while stop < len(sizes) and sizes[stop] == size and stop - start < most:
+            stop += 1
+        if size:
+            yield slice(start, stop), size
+        start = stop
