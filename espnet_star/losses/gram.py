@@ -10,8 +10,9 @@ from torch.autograd.function import once_differentiable
 
 from espnet_star.losses.gram_forms import FRAME_CELLS, Term, frame_form, width_form
 
-# What an operation of the form costs beside one of the other: measured, benchmarks/objective.py.
-FRAME_COST = 1.0
+# The larger products of the two forms run a little faster; benchmarks/objective.py shows where
+# they cross.
+FRAME_COST = 0.87
 
 
 def gram_objective(
@@ -53,11 +54,15 @@ class _GramObjective(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         first = student[0]
         wanted = any(ctx.needs_input_grad[3:])
-        gradient = first.new_zeros((len(student), *first.shape)) if wanted else None
+        gradient = first.new_empty((len(student), *first.shape)) if wanted else None
         frames = lengths.clamp(min=1).to(first.device, torch.float64)
         scale = 1.0 / (frames.square() * len(lengths) * (len(student) - 1))
         terms = first.new_zeros(2, dtype=torch.float64)
         for rows, size in groups(lengths, first):
+            if gradient is not None:
+                gradient[:, rows, size:] = 0
+            if size == 0:
+                continue
             form = cheaper_form(size, first.shape[2], teacher[0].shape[2])
             distances = form(
                 [state[rows, :size] for state in student],
@@ -76,15 +81,18 @@ class _GramObjective(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
-        return (None, None, None, *(part * grad for part in ctx.saved_tensors))
+        parts = ctx.saved_tensors
+        if grad.device.type != "cpu" or float(grad) != 1.0:
+            parts = tuple(part * grad for part in parts)
+        return (None, None, None, *parts)
 
 
 def cheaper_form(frames: int, s_width: int, t_width: int) -> Any:
     """`frame_form` or `width_form`, whichever needs less work for n frames."""
-    plain = frames * (5 * s_width + 2 * t_width)
-    # Symmetric products cost about two thirds.
-    factored = 5 * s_width**2 / 3 + 2 * s_width * t_width + 2 * t_width**2 / 3
-    return frame_form if FRAME_COST * plain <= factored else width_form
+    # Multiply-adds over n; symmetric products cost about two thirds.
+    by_frames = frames * (5 * (s_width + t_width) / 3 + 3 * s_width)
+    by_widths = 5 * s_width**2 / 3 + 2 * s_width * t_width + 2 * t_width**2 / 3
+    return frame_form if FRAME_COST * by_frames <= by_widths else width_form
 
 
 def groups(lengths: torch.Tensor, like: torch.Tensor) -> Iterator[tuple[slice, int]]:
@@ -103,6 +111,5 @@ def groups(lengths: torch.Tensor, like: torch.Tensor) -> Iterator[tuple[slice, i
         most = FRAME_CELLS // (2 * max(size, 1) ** 2)
         while stop < len(sizes) and sizes[stop] == size and stop - start < most:
             stop += 1
-        if size:
-            yield slice(start, stop), size
+        yield slice(start, stop), size
         start = stop

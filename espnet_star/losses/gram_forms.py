@@ -20,8 +20,8 @@ import torch
 
 # Entries of n-by-n matrices held at once: what stays in a processor's cache.
 FRAME_CELLS = 2**19
-# Columns of a symmetric product computed at once; the triangle below is left out.
-BLOCK = 256
+# Rows of a symmetric product computed at once; the triangle below is left out.
+BLOCK = 128
 # Distances smaller than this share of what they are the difference of are computed again
 # in float64. Rounding of float32 is then at most about 1e-4 of the value.
 CANCELLED = 1e-3
@@ -54,7 +54,7 @@ def frame_form(
         student: ``L + 1`` states ``(B, n, D_S)``.
         teacher: ``L + 1`` states ``(B, n, D_T)``.
         term: What to differentiate.
-        gradient: ``(L + 1, B, n, D_S)``, which the gradient is added to, or None.
+        gradient: ``(L + 1, B, n, D_S)``, where the gradient is written, or None.
 
     Returns:
         Layer-wise and intra-layer distance of each utterance, ``(2, B)``, float64.
@@ -62,6 +62,8 @@ def frame_form(
     batch, frames = student[0].shape[:2]
     layers = len(student) - 1
     distances = student[0].new_zeros((2, batch), dtype=torch.float64)
+    if gradient is not None:
+        gradient.zero_()
     step = max(1, FRAME_CELLS // (2 * batch * frames * frames))
     for first in range(0, layers, step):
         part = slice(first, min(first + step, layers) + 1)
@@ -83,7 +85,7 @@ def _frame_part(
     t_below, t_here = _pairs(teacher)
     gaps = here.new_empty((2, len(here), frames, frames))
     layerwise, intralayer = gaps
-    torch.bmm(here, here.mT, out=layerwise).baddbmm_(t_here, t_here.mT, alpha=-1)
+    _symmetric(layerwise, here, minus=t_here)
     torch.bmm(below, here.mT, out=intralayer).baddbmm_(t_below, t_here.mT, alpha=-1)
     distances = gaps.square().sum(dim=3).double().sum(dim=2).view(2, -1, batch).sum(dim=1)
     if gradient is not None:
@@ -157,8 +159,8 @@ def _width_pass(
                     factor.add_(neighbour.student, alpha=2 * term.intralayer)
             factor.mul_(term.scale[:, None, None])
             width = target.shape[2]
-            part = torch.bmm(state, factor[:, width:])
-            gradient[layer] += part.baddbmm_(target, factor[:, :width], alpha=-1)
+            _product(state, factor[:, width:], gradient[layer])
+            _subtract_product(target, factor[:, :width], gradient[layer])
         below, here = here, above
     return sums
 
@@ -168,21 +170,17 @@ class _Products:
 
     Attributes:
         student: C above S, ``(B, D_T + D_S, D_S)``.
-        teacher: K, ``(B, D_T, D_T)``, of which only the upper block triangle is there.
+        teacher: K, ``(B, D_T, D_T)``.
     """
 
     def __init__(self, student: torch.Tensor, teacher: torch.Tensor):
         batch, _, width = student.shape
         t_width = teacher.shape[2]
         self.student = student.new_empty((batch, t_width + width, width))
-        torch.bmm(teacher.mT, student, out=self.student[:, :t_width])
-        gram = self.student[:, t_width:]
-        _upper_gram(student, gram)
-        for start in range(0, width, BLOCK):
-            stop = start + BLOCK
-            gram[:, stop:, start:stop] = gram[:, start:stop, stop:].mT
+        _product(teacher.mT, student, self.student[:, :t_width])
+        _symmetric(self.student[:, t_width:], student.mT)
         self.teacher = teacher.new_empty((batch, t_width, t_width))
-        _upper_gram(teacher, self.teacher)
+        _symmetric(self.teacher, teacher.mT)
 
     def sums(self, below: _Products) -> torch.Tensor:
         """Share of this layer in both distances and their energies, ``(2, 2, B)``.
@@ -194,29 +192,46 @@ class _Products:
         rows = []
         for other in (self, below):
             own = _inner(self.student[:, width:], other.student[:, width:])
-            own = own + _upper_inner(self.teacher, other.teacher)
+            own += _inner(self.teacher, other.teacher)
             cross = 2 * _inner(self.student[:, :width], other.student[:, :width])
             rows.append(torch.stack([own - cross, own + cross]))
         return torch.stack(rows, dim=1)
 
 
-def _upper_gram(states: torch.Tensor, out: torch.Tensor) -> None:
-    """``F' F`` of states ``(B, n, D)``; blocks below the diagonal are left as they are."""
-    for start in range(0, states.shape[2], BLOCK):
-        rows = slice(start, start + BLOCK)
-        torch.bmm(states[:, :, rows].mT, states[:, :, start:], out=out[:, rows, start:])
+def _symmetric(out: torch.Tensor, plus: torch.Tensor, minus: torch.Tensor | None = None) -> None:
+    """``plus @ plus' - minus @ minus'``, every pair of blocks once.
+
+    Args:
+        out: ``(B, m, m)``, filled.
+        plus: ``(B, m, k)``.
+        minus: ``(B, m, j)`` or None.
+    """
+    for start in range(0, out.shape[1], BLOCK):
+        rows, stop = slice(start, start + BLOCK), start + BLOCK
+        _product(plus[:, rows], plus[:, start:].mT, out[:, rows, start:])
+        if minus is not None:
+            _subtract_product(minus[:, rows], minus[:, start:].mT, out[:, rows, start:])
+        out[:, stop:, rows] = out[:, rows, stop:].mT
 
 
-def _upper_inner(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Inner products ``(B,)`` of symmetric matrices known above the diagonal."""
-    total = torch.zeros((), dtype=torch.float64)
-    for start in range(0, left.shape[2], BLOCK):
-        rows, rest = slice(start, start + BLOCK), slice(start + BLOCK, None)
-        total = total + _inner(left[:, rows, rows], right[:, rows, rows])
-        total = total + 2 * _inner(left[:, rows, rest], right[:, rows, rest])
-    return total
+def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """Batched ``left @ right`` into ``out``; for a batch of one by ``mm``, which is faster."""
+    if len(out) == 1:
+        torch.mm(left[0], right[0], out=out[0])
+    else:
+        torch.bmm(left, right, out=out)
+
+
+def _subtract_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """Batched ``out -= left @ right``."""
+    if len(out) == 1:
+        out[0].addmm_(left[0], right[0], alpha=-1)
+    else:
+        out.baddbmm_(left, right, alpha=-1)
 
 
 def _inner(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Inner products ``(B,)`` of matrices, in float64 but for sums along one row."""
+    if left.data_ptr() == right.data_ptr():  # half the memory traffic
+        return torch.linalg.vector_norm(left, dim=2).double().square().sum(dim=1)
     return (left * right).sum(dim=2).double().sum(dim=1)
