@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
 done
 
 opts=(--expdir exp --dumpdir dump --results results
-    --distill_hours 1.0 --asr_hours 0.8 --sid_hours 0.5)
+    --distill_hours 1.1 --asr_hours 0.8 --sid_hours 0.5)
 cache=exp/cache
 if [ "${short}" = true ]; then
     opts=(--expdir exp_short --dumpdir dump_short --results results_short --channel_seed ""
