@@ -8,7 +8,9 @@ from torch import nn
 from transformers import HubertConfig
 
 from espnet_star.masked_norm import masked_group_norm
-from espnet_star.students.row_front import reduced, row_front, rows_pay
+from espnet_star.students.dropout import Dropout
+from espnet_star.students.prepared import convolve_image, image_weight, linear
+from espnet_star.students.row_front import gelu, reduced, row_front, rows_pay
 
 # Parameter names below are those of transformers' HubertModel, so that a state dict
 # is a Hugging Face checkpoint as it stands.
@@ -77,11 +79,14 @@ class FeatureProjection(nn.Module):
         self.projection: nn.Module = nn.Identity()
         if not config.identity_projection:
             self.projection = nn.Linear(width, config.hidden_size)
-        self.dropout = nn.Dropout(config.feat_proj_dropout)
+        self.dropout = Dropout(config.feat_proj_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, N, C) -> (B, N, D)``."""
-        return self.dropout(self.projection(self.layer_norm(x)))
+        x = self.layer_norm(x)
+        if isinstance(self.projection, nn.Linear):
+            x = linear(self.projection, x)
+        return self.dropout(x)
 
 
 class PositionalConv(nn.Module):
@@ -105,4 +110,7 @@ class PositionalConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Same shape; an even kernel gives one frame too many, which is cut."""
         frames = x.shape[1]
+        weight = image_weight(self.conv, x)
+        if weight is not None:
+            return gelu(convolve_image(x, weight, self.conv, self.conv.padding[0])[:, :frames])
         return F.gelu(self.conv(x.transpose(1, 2))[:, :, :frames]).transpose(1, 2)

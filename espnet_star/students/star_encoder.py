@@ -12,6 +12,7 @@ from transformers import HubertConfig
 
 from espnet_star.errors import StarError
 from espnet_star.outputs import RECEPTIVE_FIELD, LayerOutputs
+from espnet_star.students import prepared
 from espnet_star.students.config import config_options, student_config
 from espnet_star.students.front import FeatureExtractor, FeatureProjection
 from espnet_star.students.transformer import Transformer
@@ -98,6 +99,23 @@ class StarEncoder(AbsEncoder):
         They name no upstream: whoever reads them brings a checkpoint with the weights.
         """
         return config_options(self.config)
+
+    def prepare(self) -> StarEncoder:
+        """Lay the weights out for fast inference on this CPU; the student itself.
+
+        Costs their size in memory again. Features are the same but for rounding. Nothing
+        happens where torch lacks the kernels. Call it again after changing weights;
+        ``train()`` undoes it.
+        """
+        if prepared.available():
+            prepared.prepare(self.modules())
+        return self
+
+    def train(self, mode: bool = True) -> StarEncoder:
+        """Switch to training, where prepared weights would go stale, or to eval mode."""
+        if mode:
+            prepared.discard(self.modules())
+        return super().train(mode)
 
     def layer_outputs(
         self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool = False

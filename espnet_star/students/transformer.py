@@ -8,7 +8,10 @@ from torch import nn
 from transformers import HubertConfig
 
 from espnet_star.outputs import valid_mask
+from espnet_star.students.dropout import Dropout, attention_with_dropout, ours_pays
 from espnet_star.students.front import PositionalConv
+from espnet_star.students.prepared import linear
+from espnet_star.students.row_front import gelu
 
 
 class SelfAttention(nn.Module):
@@ -40,11 +43,15 @@ class SelfAttention(nn.Module):
         batch, frames, width = x.shape
         shape = (batch, frames, self.heads, width // self.heads)
         q, k, v = (
-            proj(x).view(shape).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
+            linear(proj, x).view(shape).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         dropout = self.dropout if self.training else 0.0
         weights = None
-        if maps:
+        if not maps and ours_pays(x, dropout):
+            sizes = [frames] * batch if mask is None else mask.sum(dim=3).flatten().tolist()
+            mixed = attention_with_dropout(q, k, v, sizes, dropout)
+        elif maps:
             scores = torch.matmul(q, k.transpose(2, 3)) * shape[-1] ** -0.5
             if mask is not None:
                 scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
@@ -52,7 +59,8 @@ class SelfAttention(nn.Module):
             mixed = torch.matmul(F.dropout(weights, dropout), v)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width)), weights
+        mixed = mixed.transpose(1, 2).reshape(batch, frames, width)
+        return linear(self.out_proj, mixed), weights
 
 
 class FeedForward(nn.Module):
@@ -60,15 +68,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: HubertConfig):
         super().__init__()
-        self.intermediate_dropout = nn.Dropout(config.activation_dropout)
+        self.intermediate_dropout = Dropout(config.activation_dropout)
         self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.output_dropout = nn.Dropout(config.hidden_dropout)
+        self.output_dropout = Dropout(config.hidden_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, N, D) -> (B, N, D)``."""
-        x = self.intermediate_dropout(F.gelu(self.intermediate_dense(x)))
-        return self.output_dropout(self.output_dense(x))
+        x = self.intermediate_dropout(gelu(linear(self.intermediate_dense, x)))
+        return self.output_dropout(linear(self.output_dense, x))
 
 
 class EncoderLayer(nn.Module):
@@ -78,7 +86,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.pre_norm = config.do_stable_layer_norm
         self.attention = SelfAttention(config)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -104,7 +112,7 @@ class Transformer(nn.Module):
         self.pre_norm = config.do_stable_layer_norm
         self.pos_conv_embed = PositionalConv(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
