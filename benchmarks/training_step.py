@@ -132,7 +132,7 @@ def plain_pass(count: int, threads: int, largest: bool = False) -> Callable[[], 
             adamw.zero_grad()
             loss.backward()
             adamw.step()
-        return float(loss)
+        return loss.item()
 
     return run
 
@@ -160,7 +160,7 @@ def our_pass(
             adamw.zero_grad()
             loss.backward()
             adamw.step()
-        return float(loss)
+        return loss.item()
 
     return run
 
@@ -184,13 +184,13 @@ def main() -> None:
     parser.add_argument("--cpu_dtype", default="auto", choices=["float32", "bfloat16", "auto"])
     args = parser.parse_args()
     ours = (args.utterances, args.threads, args.teacher_dtype, args.cpu_dtype)
-    sides = {"reference": plain_pass(*ours[:2]), "ours": our_pass(*ours)}
-    seconds = interleaved(sides, args.repeats, warmup=0)
-    del sides
+    # Before the sides fill this process's memory: the reference takes most of the machine's.
     memory = {
         "reference": peak_memory(plain_pass, *ours[:2], True),
         "ours": peak_memory(our_pass, *ours, True),
     }
+    sides = {"reference": plain_pass(*ours[:2]), "ours": our_pass(*ours)}
+    seconds = interleaved(sides, args.repeats, warmup=0)
     audio = sum(file_order(args.utterances)) / SAMPLE_RATE
     medians = {side: statistics.median(times) for side, times in seconds.items()}
     rows = [
