@@ -14,7 +14,7 @@ RECIPE = egs2/amazon_queen/star1
 
 help:
 	@echo "make demo          set up, distil Whisper base on real speech, ASR, SID, result table"
-	@echo "make demo SHORT=1  the same in about 9 minutes"
+	@echo "make demo SHORT=1  the same in six minutes"
 	@echo "make test          set up and run the tests"
 	@echo "make lint          ruff and mypy"
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX)"

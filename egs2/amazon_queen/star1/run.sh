@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The demo: a student of about 4 M parameters from Whisper base's encoder and the voices of
 # "Flight of the Amazon Queen", on 2 CPU cores. Options go to star.sh (--help lists them).
-#   ./run.sh                  all of it, about 27 minutes
-#   ./run.sh --short true     a rehearsal of about 9 minutes with a table that makes sense
+#   ./run.sh                  all of it, about 22 minutes
+#   ./run.sh --short true     a rehearsal of six minutes with a table that makes sense
 set -euo pipefail
 
 short=false
