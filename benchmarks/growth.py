@@ -112,7 +112,7 @@ def measure(
 def plan(args: argparse.Namespace) -> list[dict[str, Any]]:
     """What is measured: both studies, which may share a batch."""
     by_length = [
-        {"study": BY_LENGTH, "clip_seconds": s, "clips": max(1, round(AUDIO_SECONDS / s))}
+        {"study": BY_LENGTH, "clip_seconds": float(s), "clips": max(1, round(AUDIO_SECONDS / s))}
         for s in CLIPS
     ]
     study = f"Number of clips of {args.utterances_of:g} s"
