@@ -17,14 +17,15 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from espnet_star.students.prepared import traced
+
 # Attention weights computed at once.
 CACHED_WEIGHTS = 2**20
 
 
 def ours_pays(x: torch.Tensor, p: float) -> bool:
     """Whether to drop by this module's functions: on CPUs, and not while a graph is traced."""
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    return 0 < p < 1 and x.device.type == "cpu" and not traced
+    return 0 < p < 1 and x.device.type == "cpu" and not traced()
 
 
 def keep_mask(shape: tuple[int, ...], p: float) -> torch.Tensor:
