@@ -9,8 +9,9 @@ from transformers import HubertConfig
 
 from espnet_star.masked_norm import masked_group_norm
 from espnet_star.students.dropout import Dropout
-from espnet_star.students.prepared import convolve_image, image_weight, linear
-from espnet_star.students.row_front import gelu, reduced, row_front, rows_pay
+from espnet_star.students.prepared import convolve_wide, gelu, linear
+from espnet_star.students.row_front import reduced, row_front, rows_pay
+from espnet_star.students.spectral import spectra_pay
 
 # Parameter names below are those of transformers' HubertModel, so that a state dict
 # is a Hugging Face checkpoint as it stands.
@@ -110,7 +111,6 @@ class PositionalConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Same shape; an even kernel gives one frame too many, which is cut."""
         frames = x.shape[1]
-        weight = image_weight(self.conv, x)
-        if weight is not None:
-            return gelu(convolve_image(x, weight, self.conv, self.conv.padding[0])[:, :frames])
+        if spectra_pay(x):
+            return gelu(convolve_wide(self.conv, x)[:, :frames])
         return F.gelu(self.conv(x.transpose(1, 2))[:, :, :frames]).transpose(1, 2)

@@ -16,13 +16,25 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from espnet_star.students.spectral import (
+    INFERENCE_FRAMES,
+    convolve_spectrum,
+    spectral,
+    spectrum,
+)
+from espnet_star.students.traced import traced
+
 State = list[tuple[int, int]]
 Parameters = list[dict[str, nn.Parameter | None]]
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A weight, the parameters it was made from and what they were at that time."""
+    """A weight, the parameters it was made from and what they were at that time.
+
+    The weight is that of `mkldnn._linear_pointwise`, of an image's convolution or of
+    `convolve_spectrum`.
+    """
 
     weight: torch.Tensor
     parameters: Parameters
@@ -33,15 +45,11 @@ class _Prepared:
 _PREPARED: WeakKeyDictionary[nn.Module, _Prepared] = WeakKeyDictionary()
 
 
-def traced() -> bool:
-    """Whether a graph is being made, which should hold plain operations only."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
-
-
 def available() -> bool:
     """Whether this torch has the kernels."""
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_convolution_pointwise")
     return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
+        hasattr(torch.ops.mkldnn, name) for name in names
     )
 
 
@@ -54,11 +62,31 @@ def prepare(modules: Iterable[nn.Module]) -> None:
         if type(module) is nn.Linear:
             weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
         elif isinstance(module, nn.Conv1d):
-            weight = lines(module.weight).contiguous(memory_format=torch.channels_last)
+            weight = _convolution_weight(module)
         else:
             continue
         parameters = [part._parameters for part in module.modules()]
         _PREPARED[module] = _Prepared(weight.detach(), parameters, _state(parameters))
+
+
+def _convolution_weight(conv: nn.Conv1d) -> torch.Tensor:
+    if spectral(conv):
+        return spectrum(conv, INFERENCE_FRAMES)
+    if _linear_map(conv):
+        flat = conv.weight.transpose(1, 2).reshape(conv.out_channels, -1)
+        return torch.ops.mkldnn._reorder_linear_weight(flat)
+    return _lines(conv.weight).contiguous(memory_format=torch.channels_last)
+
+
+def _linear_map(conv: nn.Conv1d) -> bool:
+    """Whether windows neither overlap nor leave gaps, so that each is a row of a matrix."""
+    plain = conv.padding == (0,) and conv.groups == conv.dilation[0] == 1
+    return plain and conv.kernel_size == conv.stride
+
+
+def _lines(weight: torch.Tensor) -> torch.Tensor:
+    """Weight of a convolution of signals as that of images of one line."""
+    return weight[:, :, None]
 
 
 def discard(modules: Iterable[nn.Module]) -> None:
@@ -67,35 +95,70 @@ def discard(modules: Iterable[nn.Module]) -> None:
         _PREPARED.pop(module, None)
 
 
-def lines(weight: torch.Tensor) -> torch.Tensor:
-    """Weight of a convolution of signals as that of images of one line."""
-    return weight[:, :, None]
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU of what nobody else needs: in place without gradients."""
+    plain = torch.is_grad_enabled() or traced()
+    return F.gelu(x) if plain else torch.ops.aten.gelu_(x)
 
 
-def linear(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """``module(x)``, by the prepared weight if there is one."""
+def linear(module: nn.Linear, x: torch.Tensor, activate: bool = False) -> torch.Tensor:
+    """``module(x)``, by the prepared weight if there is one.
+
+    Args:
+        module: The map.
+        x: ``(..., D)``.
+        activate: Whether GELU follows, which oneDNN does on the way.
+    """
     weight = _current(module, x)
     if weight is None:
-        return module(x)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, module.bias, "none", [], "none")
+        out = module(x)
+        return gelu(out) if activate else out
+    return _linear(x, weight, module.bias, activate)
 
 
-def image_weight(module: nn.Conv1d, x: torch.Tensor) -> torch.Tensor | None:
-    """The prepared weight of a convolution, for images of one line; None without."""
-    return _current(module, x)
-
-
-def convolve_image(
-    x: torch.Tensor, weight: torch.Tensor, conv: nn.Conv1d, padding: int = 0
+def _linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activate: bool
 ) -> torch.Tensor:
-    """Convolve rows ``(B, R, C)`` to ``(B, R', C')`` as an image of one line.
+    function = "gelu" if activate else "none"
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, function, [], "none")
 
-    Its channels lie last in memory: oneDNN has kernels for that layout, at the machine's
-    full rate, but torch hands it images only.
+
+def convolve(module: nn.Conv1d, x: torch.Tensor, activate: bool = False) -> torch.Tensor:
+    """Convolve rows ``(B, R, C)`` to ``(B, R', C')`` without gradients.
+
+    Unless the weight was prepared in another form, the rows are an image of one line whose
+    channels lie last in memory: oneDNN has kernels for that layout, at the machine's full
+    rate, but torch hands it images only.
+
+    Args:
+        module: A convolution without padding or dilation.
+        x: Frames; channels last.
+        activate: Whether GELU follows, which oneDNN does on the way.
     """
+    weight = _current(module, x)
+    if weight is not None and _linear_map(module):
+        (step,) = module.stride
+        rows = x.shape[1] // step
+        windows = x[:, : rows * step].reshape(len(x), rows, step * x.shape[2])
+        return _linear(windows, weight, module.bias, activate)
     image = x[:, None].permute(0, 3, 1, 2)
-    out = F.conv2d(image, weight, conv.bias, (1, conv.stride[0]), (0, padding), 1, conv.groups)
+    weight = _lines(module.weight) if weight is None else weight
+    stride = (1, module.stride[0])
+    if activate and available() and _plain(x) and not torch.is_autocast_enabled("cpu"):
+        geometry = ((0, 0), stride, (1, 1), module.groups)
+        out = torch.ops.mkldnn._convolution_pointwise(
+            image, weight, module.bias, *geometry, "gelu", [], "none"
+        )
+    else:
+        out = F.conv2d(image, weight, module.bias, stride, groups=module.groups)
+        out = gelu(out) if activate else out
     return out.permute(0, 2, 3, 1)[:, 0]
+
+
+def convolve_wide(module: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """The positional convolution by its spectrum, ``(B, N, D)`` to ``(B, N', D)``."""
+    taps = _current(module, x)
+    return convolve_spectrum(x, spectrum(module) if taps is None else taps, module)
 
 
 def _current(module: nn.Module, x: torch.Tensor) -> torch.Tensor | None:

@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from espnet_star.students.prepared import convolve_image, image_weight, lines, traced
+from espnet_star.students import prepared
+from espnet_star.students.prepared import gelu
+from espnet_star.students.traced import traced
 
 # Without gradients the widest layers are computed in pieces that stay in the cache.
 CACHED_LAYERS = 3
@@ -78,7 +80,7 @@ def row_front(
         done = min(CACHED_LAYERS, len(blocks))
         x = _pieces(blocks[:done], windows, weight, bias)
     for block in blocks[done:]:
-        x = _activate(block.layer_norm, convolve(x, block.conv))
+        x = _block(block, x)
     return x[:, : int(total)], lengths
 
 
@@ -129,14 +131,11 @@ def _first_affine(
     return weight.to(taps.dtype), offset[:, None].to(taps.dtype)
 
 
-def _activate(norm: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
-    return gelu(x if norm is None else norm(x))
-
-
-def gelu(x: torch.Tensor) -> torch.Tensor:
-    """GELU of what nobody else needs: in place without gradients."""
-    plain = torch.is_grad_enabled() or traced()
-    return F.gelu(x) if plain else torch.ops.aten.gelu_(x)
+def _block(block: Any, x: torch.Tensor) -> torch.Tensor:
+    """Convolution, norm and GELU of a later block."""
+    if block.layer_norm is None:
+        return convolve(x, block.conv, activate=True)
+    return gelu(block.layer_norm(convolve(x, block.conv)))
 
 
 def _layers(
@@ -145,9 +144,9 @@ def _layers(
     """The first blocks on windows, ``(B, R, K)`` to ``(B, R / strides, C)``."""
     norm = blocks[0].layer_norm
     x = torch.baddbmm(bias, windows, weight)
-    x = _activate(None if isinstance(norm, nn.GroupNorm) else norm, x)
+    x = gelu(norm(x) if isinstance(norm, nn.LayerNorm) else x)
     for block in blocks[1:]:
-        x = _activate(block.layer_norm, convolve(x, block.conv))
+        x = _block(block, x)
     return x
 
 
@@ -168,12 +167,12 @@ def _pieces(
     return out
 
 
-def convolve(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
-    """Convolve over rows, ``(B, R, C)`` to ``(B, R', C')``."""
+def convolve(x: torch.Tensor, conv: nn.Conv1d, activate: bool = False) -> torch.Tensor:
+    """Convolve over rows, ``(B, R, C)`` to ``(B, R', C')``, GELU after it if wanted."""
     if torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
-        return conv_rows(x, conv)
-    weight = image_weight(conv, x)
-    return convolve_image(x, lines(conv.weight) if weight is None else weight, conv)
+        x = conv_rows(x, conv)
+        return gelu(x) if activate else x
+    return prepared.convolve(conv, x, activate)
 
 
 def conv_rows(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:

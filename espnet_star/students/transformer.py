@@ -11,7 +11,6 @@ from espnet_star.outputs import valid_mask
 from espnet_star.students.dropout import Dropout, attention_with_dropout, ours_pays
 from espnet_star.students.front import PositionalConv
 from espnet_star.students.prepared import linear
-from espnet_star.students.row_front import gelu
 
 
 class SelfAttention(nn.Module):
@@ -75,7 +74,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, N, D) -> (B, N, D)``."""
-        x = self.intermediate_dropout(gelu(linear(self.intermediate_dense, x)))
+        x = self.intermediate_dropout(linear(self.intermediate_dense, x, activate=True))
         return self.output_dropout(linear(self.output_dense, x))
 
 
