@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import lzma
 import os
@@ -24,6 +25,7 @@ _DAMAGE = (
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
+    gzip.BadGzipFile,
     EOFError,
     NotImplementedError,  # a compression that this Python lacks
 )
@@ -136,15 +138,24 @@ def _bad_name(name: str) -> str | None:
 def _open(source: Path) -> Iterator[list[Member]]:
     if source.is_dir():
         yield [_of_folder(path, source) for path in _files(source)]
-    elif zipfile.is_zipfile(source):
+    elif _starts_as_zip(source):
         with zipfile.ZipFile(source) as archive:
-            infos = [info for info in archive.infolist() if not _is_folder(info)]
-            yield [_of_zip(archive, info) for info in infos]
+            infos = archive.infolist()
+            if infos and min(info.header_offset for info in infos) > 0:
+                # Cut short in such a place that the end is that of a zip inside it.
+                raise zipfile.BadZipFile("its list of files belongs to another zip")
+            yield [_of_zip(archive, info) for info in infos if not _is_folder(info)]
     elif tarfile.is_tarfile(source):
         with tarfile.open(source) as tar:
-            yield [_of_tar(tar, info) for info in tar.getmembers() if not info.isdir()]
+            yield [_of_tar(tar, info) for info in _listed(tar) if not info.isdir()]
     else:
         raise StarError(f"{source} is neither a .zip nor a .tar; it may have been cut short")
+
+
+def _starts_as_zip(source: Path) -> bool:
+    # zipfile.is_zipfile looks at the end, where a tar of torch's files has a zip as well.
+    with source.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
@@ -159,6 +170,13 @@ def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 
 def _is_folder(info: zipfile.ZipInfo) -> bool:
     return info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)
+
+
+def _listed(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    try:
+        return tar.getmembers()
+    except OSError as error:  # a size that no file can have
+        raise tarfile.ReadError(str(error)) from error
 
 
 def _of_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
