@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from espnet2.bin.pack import main as espnet_pack
 
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import MODEL_FILES, load_experiment
@@ -127,10 +128,10 @@ def read_config(expdir: Path) -> dict[str, Any]:
 
 
 def find_model(expdir: Path, kind: Kind, name: str | None = None) -> Path:
-    """Model file of an experiment, past the links that ESPnet makes to averaged models.
+    """Model file of an experiment, the first there is of its kind unless named.
 
     Raises:
-        StarError: If no epoch has finished, or it is not a file of plain tensors.
+        StarError: If there is none.
     """
     names = kind.model_files if name is None else (name,)
     for candidate in names:
@@ -249,20 +250,22 @@ def _run_pack(task: str, root: Path, model: Path, outpath: Path) -> None:
     kind = KINDS[task]
     named = {model, model.parent / "config.yaml"}
     rest = sorted(path for path in root.rglob("*") if path.is_file() and path not in named)
-    command = [sys.executable, "-m", "espnet2.bin.pack", task]
-    command += [
-        f"--{kind.config}",
-        str(model.parent / "config.yaml"),
-        f"--{kind.model}",
-        str(model),
-    ]
+    command = [task, f"--{kind.config}", str(model.parent / "config.yaml")]
+    command += [f"--{kind.model}", str(model)]
     for path in rest:
         command += ["--option", str(path)]
     archive = root / f"pack{outpath.suffix}"
-    done = subprocess.run(
-        [*command, "--outpath", str(archive)], cwd=root, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0 or not archive.is_file():
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise StarError(f"espnet2.bin.pack failed: {reason}")
+    with _inside(root), redirect_stdout(io.StringIO()):
+        espnet_pack([*command, "--outpath", str(archive)])
     archive.replace(outpath)
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in a folder for a while, as contextlib.chdir does from Python 3.11 on."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
