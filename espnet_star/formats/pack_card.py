@@ -153,14 +153,14 @@ The same folder loads with `transformers.HubertModel.from_pretrained("student")`
         text = present.text.strip()
         front = f"---\n{present.data.to_yaml()}\n---\n\n"
         return f"{front}{text}\n{_paragraph(card.description)}\n{use}{_results(card)}"
+    layers, width = student.num_layers, student.output_size()
     size = sum(parameter.numel() for parameter in student.parameters()) / 1e6
     return (
         _front("ssl", card)
         + f"""# {_title(card)}
 
-A speech encoder of {size:.2f} M parameters: {student.num_layers} layers of width
-{student.output_size()}, distilled with STaR by espnet_star {__version__}. Raw speech at
-16 kHz in, 50 frames per second out.
+A speech encoder of {size:.2f} M parameters, {layers} layers of width {width},
+distilled with STaR by espnet_star {__version__}. Raw speech at 16 kHz in, 50 frames per second out.
 {_paragraph(card.description)}
 {use}{_results(card)}{_SOURCES}"""
     )
