@@ -17,6 +17,7 @@ CORE = [
     "humanfriendly",
     "typeguard",
     "transformers>=5",
+    "huggingface_hub",
     "safetensors",
     "soundfile",
     "soxr",

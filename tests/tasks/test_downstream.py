@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from downstream_runs import asr_options, cls_options, inference
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import SubReporter
 from espnet2.train.trainer import TrainerOptions
@@ -19,7 +20,6 @@ from espnet_star.bin import (
 )
 from espnet_star.tasks.spk import SpeakerTask
 
-FEW = ["--max_epoch", "1", "--optim", "adam", "--optim_conf", "lr=0.01"]
 TRANSFORMER = ["output_size=8", "attention_heads=2", "linear_units=8", "num_blocks=1"]
 # A model that reads the waveform itself: --input_size turns the frontend off (there is no
 # --frontend null), and utterance_mvn, the default, would take (B, T) for a spectrogram.
@@ -37,27 +37,6 @@ def student(tiny_student, tmp_path):
 def star(student):
     """Options of the student as frontend."""
     return ["--frontend", "star", "--frontend_conf", f"upstream={student}"]
-
-
-def asr_options(data, exp):
-    options = training(data, exp, *FEW, "--token_type", "char", "--token_list", data / "tokens")
-    for part in ("train", "valid"):
-        options += [f"--{part}_data_path_and_name_and_type", f"{data}/text,text,text"]
-    # Recurrent layers of ESPnet want the longest utterance of a batch first.
-    options += ["--batch_type", "sorted", "--init", "xavier_uniform"]
-    return [*options, "--model_conf", "ctc_weight=1.0"]
-
-
-def cls_options(data, exp):
-    options = training(data, exp, *FEW, "--token_list", data / "labels")
-    for part in ("train", "valid"):
-        options += [f"--{part}_data_path_and_name_and_type", f"{data}/label,label,text"]
-    return options
-
-
-def inference(data, out, *extra):
-    options = ["--output_dir", str(out), "--ngpu", "0", "--num_workers", "0", *extra]
-    return [*options, "--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
 
 
 def asr_text(data, exp):

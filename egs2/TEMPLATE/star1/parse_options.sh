@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Command line options into the shell variables of the same names. Source it after
 # giving each variable its default:  . ./parse_options.sh
 # ESPnet and Kaldi users know the manner: --max-epoch 3 and --max_epoch 3 both set max_epoch.

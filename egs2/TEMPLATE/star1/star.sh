@@ -2,15 +2,19 @@
 # Distil a speech self-supervised model into a light student, put the student to work in
 # speech recognition and speaker identification, and compare it with what it is made from.
 # Needs no Kaldi and no ESPnet checkout: every step is a Python module.
+# shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 
 # General configuration
 stage=1               # Processing starts from this stage.
-stop_stage=12         # Processing stops after this stage.
+stop_stage=15         # Processing stops after this stage.
 skip_data_prep=false  # Skip stages 1 to 3.
 skip_train=false      # Skip stages 4 to 6 (distillation and export).
 skip_asr=false        # Skip stages 7 to 9.
 skip_sid=false        # Skip stages 10 and 11.
+skip_report=false     # Skip stage 13.
+skip_packing=false    # Skip stage 14.
+skip_upload=true      # Skip stage 15.
 force=false           # Repeat what is finished already.
 ngpu=0                # GPUs a node; 0 is the CPU.
 num_nodes=1           # Nodes of the distillation.
@@ -25,8 +29,12 @@ expdir=exp            # Experiments.
 local_data_opts=      # Options of local/data.sh.
 train_set=            # Distillation: data/NAME, made by local/data.sh.
 valid_set=
-asr_train= asr_valid= asr_test=   # Recognition; leave asr_train empty to go without.
-sid_train= sid_valid= sid_test=   # Speaker identification; likewise.
+asr_train=            # Recognition; leave asr_train empty to go without.
+asr_valid=
+asr_test=
+sid_train=            # Speaker identification; likewise.
+sid_valid=
+sid_test=
 min_duration=0.1      # Drop shorter utterances, in seconds.
 max_duration=30       # Drop longer ones.
 distill_hours=        # Use a random subset of at most so many hours; empty: all.
@@ -53,14 +61,21 @@ decode_args="--ctc_weight 1.0 --beam_size 1"
 sid_config=conf/train_sid.yaml
 sid_args=
 feature_cache=        # Keep frozen encoders' states in this folder (small corpora only).
-results=results       # The table goes to RESULTS.md and results.json here.
+results=results       # RESULTS.md, results.json and report/ go here.
+
+# Packs
+license=              # As the hub spells it, e.g. cc-by-4.0; needed for an upload.
+description=          # A sentence on the models, for their README.
+hf_repo=              # Upload to USER/NAME; the heads' models to USER/NAME_asr, USER/NAME_sid.
+upload_dry_run=false  # Show what stage 15 would send, send nothing.
 
 help_message=$(cat << EOH
 Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_DIRECTORY [options]
 
 Stages: 1 local/data.sh, 2 audio to 16 kHz mono, 3 check, 4 teacher, 5 distil, 6 export,
         7 ASR tokens, 8 ASR training, 9 ASR decoding and scoring, 10 SID training,
-        11 SID inference and scoring, 12 result table
+        11 SID inference and scoring, 12 result table, 13 report, 14 packs of the student and
+        the models on it, 15 upload to the Hugging Face hub (--skip_upload false --hf_repo NAME)
 Systems: student, undistilled (the same, random weights), logmel (normalised per utterance),
         logmel_raw (SID only), teacher
 
@@ -80,6 +95,10 @@ in_range() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 [ -n "${train_set}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
 [ -n "${teacher}" ] || fail "--teacher is required: a hub name or a directory"
+if ! "${skip_upload}" || "${upload_dry_run}"; then
+    [ -n "${hf_repo}" ] || fail "--hf_repo is required for an upload: USER/NAME on the hub"
+    [ -n "${license}" ] || fail "--license is required for an upload, e.g. cc-by-4.0"
+fi
 
 [ -n "${star_tag}" ] || star_tag=$(basename "${star_config}" .yaml)
 star_exp=${expdir}/${star_tag}
@@ -134,6 +153,16 @@ frontend() {  # frontend SYSTEM: the options that tell one system from another
     for pair in ${conf}; do echo "--frontend_conf ${pair}"; done
 }
 
+sid_head() {  # sid_head SYSTEM[_channel]: sets system, column and dir
+    system=${1%_channel}
+    column=${1#"${system}"}
+    dir=${expdir}/sid_$1
+}
+
+score() {  # score NAME TASK DIR REF HYP: one line of output, all of it in DIR/score.json
+    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/score.json" | sed -n 1p)"
+}
+
 prepare() {  # prepare SET HOURS [SUFFIX OPTIONS...]: data/SET to dump/raw/SET
     local set=$1 hours=$2 suffix=${3:-}
     shift $(($# < 3 ? $# : 3))
@@ -142,8 +171,15 @@ prepare() {  # prepare SET HOURS [SUFFIX OPTIONS...]: data/SET to dump/raw/SET
         ${hours:+--max_hours "${hours}"} "$@"
 }
 
+for system in ${systems}; do frontend "${system}" > /dev/null; done  # All known?
+# shellcheck disable=SC2206
+asr_systems=(${systems/logmel_raw/})
 columns=("")
 [ -z "${channel_seed}" ] || columns+=("_channel")
+sid_heads=()  # SYSTEM, then SYSTEM_channel, of each system.
+for column in "${columns[@]}"; do
+    for system in ${systems}; do sid_heads+=("${system}${column}"); done
+done
 
 if ! "${skip_data_prep}"; then
     if in_range 1; then
@@ -186,6 +222,7 @@ if ! "${skip_data_prep}"; then
     fi
 fi
 
+# shellcheck disable=SC2206,SC2207  # words of options
 distil=(${python} -m espnet_star star_train --config "${star_config}" --teacher "${teacher}"
     --output_dir "${star_exp}" --ngpu "${ngpu}" --resume true
     $(speech train "${raw}/${train_set}") $(speech valid "${raw}/${valid_set}")
@@ -204,6 +241,7 @@ if ! "${skip_train}"; then
         launcher=()
         if [ "${num_nodes}" -gt 1 ]; then
             [ -n "${train_cmd}" ] || fail "--num_nodes ${num_nodes} needs --train_cmd, e.g. slurm.pl"
+            # shellcheck disable=SC2206
             launcher=(${python} -m espnet2.bin.launch --cmd "${train_cmd}" --ngpu "${ngpu}"
                 --num_nodes "${num_nodes}" --log "${star_exp}/node.log"
                 --init_file_prefix "${star_exp}/.dist_init_" --multiprocessing_distributed true --)
@@ -230,21 +268,22 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
     fi
     token_opts=(--token_type "${token_type}" --token_list "${tokens}/tokens.txt")
     [ "${token_type}" != bpe ] || token_opts+=(--bpemodel "${tokens}/bpe.model")
-    for system in ${systems/logmel_raw/}; do
-        dir=${expdir}/asr_${system}
-        if in_range 8; then
+    if in_range 8; then
+        log "Stage 8: ASR training"
+        for system in "${asr_systems[@]}"; do
+            dir=${expdir}/asr_${system}
             # shellcheck disable=SC2046,SC2086
             add_job "${system}" "${dir}" train ${python} -m espnet_star asr_train \
                 --config "${asr_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true \
                 "${token_opts[@]}" $(frontend "${system}") \
                 $(speech train "${raw}/${asr_train}" text text) \
                 $(speech valid "${raw}/${asr_valid}" text text) ${asr_args}
-        fi
-    done
-    ! in_range 8 || { log "Stage 8: ASR training"; run_jobs "ASR training"; }
+        done
+        run_jobs "ASR training"
+    fi
     if in_range 9; then
         log "Stage 9: ASR decoding and scoring of ${asr_test}"
-        for system in ${systems/logmel_raw/}; do
+        for system in "${asr_systems[@]}"; do
             dir=${expdir}/asr_${system}
             # shellcheck disable=SC2086
             add_job "${system}" "${dir}" decode ${python} -m espnet_star asr_inference \
@@ -254,10 +293,9 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
                 ${decode_args}
         done
         run_jobs "ASR decoding"
-        for system in ${systems/logmel_raw/}; do
+        for system in "${asr_systems[@]}"; do
             dir=${expdir}/asr_${system}
-            echo "${system}: $(star star_score asr --ref "${raw}/${asr_test}/text" \
-                --hyp "${dir}/${asr_test}/1best_recog/text" --out "${dir}/score.json" | sed -n 1p)"
+            score "${system}" asr "${dir}" "${raw}/${asr_test}/text" "${dir}/${asr_test}/1best_recog/text"
         done
     fi
 fi
@@ -271,37 +309,33 @@ if [ -n "${sid_train}" ] && ! "${skip_sid}"; then
             for set in "${sid_train}" "${sid_valid}"; do
                 cp "${raw}/${set}${column}/utt2spk" "${raw}/${set}${column}/label"
             done
-            for system in ${systems}; do
-                dir=${expdir}/sid_${system}${column}
-                # shellcheck disable=SC2046,SC2086
-                add_job "${system}${column}" "${dir}" train ${python} -m espnet_star cls_train \
-                    --config "${sid_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true \
-                    --token_list "${expdir}/speakers.txt" $(frontend "${system}") \
-                    $(speech train "${raw}/${sid_train}${column}" label label) \
-                    $(speech valid "${raw}/${sid_valid}${column}" label label) ${sid_args}
-            done
+        done
+        for head in "${sid_heads[@]}"; do
+            sid_head "${head}"
+            # shellcheck disable=SC2046,SC2086
+            add_job "${head}" "${dir}" train ${python} -m espnet_star cls_train \
+                --config "${sid_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true \
+                --token_list "${expdir}/speakers.txt" $(frontend "${system}") \
+                $(speech train "${raw}/${sid_train}${column}" label label) \
+                $(speech valid "${raw}/${sid_valid}${column}" label label) ${sid_args}
         done
         run_jobs "SID training"
     fi
     if in_range 11; then
         log "Stage 11: SID inference and scoring of ${sid_test}"
-        for column in "${columns[@]}"; do
-            for system in ${systems}; do
-                dir=${expdir}/sid_${system}${column}
-                add_job "${system}${column}" "${dir}" decode ${python} -m espnet_star cls_inference \
-                    --classification_train_config "${dir}/config.yaml" --ngpu "$((ngpu > 0))" \
-                    --classification_model_file "${dir}/valid.acc.best.pth" \
-                    --output_dir "${dir}/${sid_test}" \
-                    --data_path_and_name_and_type "${raw}/${sid_test}${column}/wav.scp,speech,sound"
-            done
+        for head in "${sid_heads[@]}"; do
+            sid_head "${head}"
+            # shellcheck disable=SC2086
+            add_job "${head}" "${dir}" decode ${python} -m espnet_star cls_inference \
+                --classification_train_config "${dir}/config.yaml" --ngpu "$((ngpu > 0))" \
+                --classification_model_file "${dir}/valid.acc.best.pth" \
+                --output_dir "${dir}/${sid_test}" \
+                --data_path_and_name_and_type "${raw}/${sid_test}${column}/wav.scp,speech,sound"
         done
         run_jobs "SID inference"
-        for column in "${columns[@]}"; do
-            for system in ${systems}; do
-                dir=${expdir}/sid_${system}${column}
-                echo "${system}${column}: $(star star_score sid --ref "${raw}/${sid_test}/utt2spk" \
-                    --hyp "${dir}/${sid_test}/prediction/text" --out "${dir}/score.json" | sed -n 1p)"
-            done
+        for head in "${sid_heads[@]}"; do
+            sid_head "${head}"
+            score "${head}" sid "${dir}" "${raw}/${sid_test}/utt2spk" "${dir}/${sid_test}/prediction/text"
         done
     fi
 fi
@@ -333,5 +367,19 @@ if in_range 12; then
     star star_score table --results "${files[@]}" \
         --out "${results}/RESULTS.md" --json "${results}/results.json"
     cat "${results}/RESULTS.md"
-    log "Finished in ${SECONDS} s: ${results}/RESULTS.md"
 fi
+
+if in_range 13 && ! "${skip_report}"; then
+    log "Stage 13: report"
+    heads=()
+    for dir in "${asr_systems[@]/#/${expdir}/asr_}" "${sid_heads[@]/#/${expdir}/sid_}"; do
+        # A log-mel has no layers to look at.
+        [[ ${dir} == *_logmel* ]] || [ ! -f "${dir}/config.yaml" ] || heads+=("${dir}")
+    done
+    star star_report "${star_exp}" ${heads[0]:+--heads "${heads[@]}"} \
+        --results "${results}/results.json" --outdir "${results}/report" --force true
+fi
+
+. ./pack.sh  # Stages 14 and 15.
+
+log "Finished in ${SECONDS} s: ${results}"

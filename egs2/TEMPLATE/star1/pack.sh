@@ -1,0 +1,34 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by star.sh, whose variables and functions it uses: stages 14 and 15.
+
+# The student, and ESPnet's models on it.
+packs=${expdir}/packs
+models=(student)
+[ ! -f "${expdir}/asr_student/config.yaml" ] || models+=(asr)
+[ ! -f "${expdir}/sid_student/config.yaml" ] || models+=(sid)
+repo() { [ "$1" = student ] && echo "${hf_repo}" || echo "${hf_repo}_$1"; }
+
+if in_range 14 && ! "${skip_packing}"; then
+    log "Stage 14: packs in ${packs}"
+    for model in "${models[@]}"; do
+        case "${model}" in
+            student) source=(ssl --expdir "${star_exp}" --student "${student}"
+                ${inference_model:+--model_file "${inference_model}"}) ;;
+            asr) source=(asr --expdir "${expdir}/asr_student" --inference_args="${decode_args}"
+                --model_file valid.loss.best.pth) ;;
+            sid) source=(cls --expdir "${expdir}/sid_student" --model_file valid.acc.best.pth) ;;
+        esac
+        [ ! -f "${results}/RESULTS.md" ] || source+=(--results "${results}/RESULTS.md")
+        star star_pack "${source[@]}" --outpath "${packs}/${model}.zip" --force true \
+            ${hf_repo:+--hf_repo "$(repo "${model}")"} ${license:+--license "${license}"} \
+            ${description:+--description "${description}"}
+    done
+fi
+
+if in_range 15 && { ! "${skip_upload}" || "${upload_dry_run}"; }; then
+    log "Stage 15: upload"
+    for model in "${models[@]}"; do
+        star star_upload --pack "${packs}/${model}.zip" --hf_repo "$(repo "${model}")" \
+            --dry_run "${upload_dry_run}"
+    done
+fi

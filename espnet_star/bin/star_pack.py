@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Pack a student, or an ESPnet model built on it, into one file that runs without its folders."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_star.bin.command import run_tool, str2bool
+from espnet_star.errors import StarError
+from espnet_star.formats.pack import KINDS, pack_model
+from espnet_star.formats.pack_card import Card
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of ``star_pack``."""
+    parser = argparse.ArgumentParser(prog="star_pack", description=__doc__)
+    parser.add_argument(
+        "task",
+        choices=list(KINDS),
+        help="ssl: the student of a distillation; asr, cls: a model of ESPnet's task",
+    )
+    parser.add_argument("--expdir", required=True, help="Folder of the training")
+    parser.add_argument(
+        "--outpath", required=True, metavar="FILE", help="Pack to write: .zip, .tgz or .tar"
+    )
+    parser.add_argument(
+        "--model_file",
+        metavar="NAME",
+        help="Model in expdir; by default the averaged student, valid.loss.best.pth of asr, "
+        "valid.acc.best.pth of cls",
+    )
+    parser.add_argument(
+        "--student",
+        metavar="DIR",
+        help="ssl: what star_export wrote of it, model card and all; written anew by default",
+    )
+    card = parser.add_argument_group("README of the pack")
+    card.add_argument("--hf_repo", metavar="NAME", help="Repository it will be uploaded to")
+    card.add_argument("--license", help="As the hub spells it, e.g. cc-by-4.0, apache-2.0")
+    card.add_argument("--description", help="A sentence about the model")
+    card.add_argument("--language", help="Code of its language, e.g. en")
+    card.add_argument("--results", metavar="FILE", help="Markdown table to put into it")
+    card.add_argument(
+        "--inference_args",
+        default="",
+        metavar="OPTIONS",
+        help="asr: decoding options, e.g. --inference_args='--ctc_weight 1.0 --beam_size 1'",
+    )
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="FILE", help="One more file to pack"
+    )
+    parser.add_argument("--force", type=str2bool, default=False, help="Replace outpath")
+    return parser
+
+
+def make(args: argparse.Namespace) -> None:
+    """Pack, and say what was written."""
+    results = None
+    if args.results is not None:
+        if not Path(args.results).is_file():
+            raise StarError(f"{args.results} is no file; give the Markdown table of the results")
+        results = Path(args.results).read_text(encoding="utf-8")
+    card = Card(
+        name=args.hf_repo or Path(args.outpath).name,
+        licence=args.license,
+        description=args.description,
+        language=args.language,
+        results=results,
+        inference_args=args.inference_args,
+    )
+    path = pack_model(
+        args.task,
+        args.expdir,
+        args.outpath,
+        card,
+        model_file=args.model_file,
+        student=args.student,
+        options=args.option,
+        force=args.force,
+    )
+    licence = args.license or "no licence yet (--license)"
+    print(f"{args.outpath}: {args.task}, {path.stat().st_size / 1e6:.2f} MB, {licence}")
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = get_parser().parse_args(cmd)
+    run_tool("star_pack", lambda: make(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Unpack a model of ESPnet's pack format, from a file, a folder or the hub, checked first."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_star.bin.command import run_tool, str2bool
+from espnet_star.formats.hub import download
+from espnet_star.formats.unpack import check_target, unpack
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of ``star_unpack``."""
+    parser = argparse.ArgumentParser(prog="star_unpack", description=__doc__)
+    parser.add_argument(
+        "--pack", required=True, metavar="NAME", help="Archive, folder or hub name (user/model)"
+    )
+    parser.add_argument("--outdir", required=True, metavar="DIR", help="Folder to make")
+    parser.add_argument("--force", type=str2bool, default=False, help="Replace a model in outdir")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Unpack, and print where the files are by ESPnet's names of them."""
+    check_target(Path(args.outdir), args.force)
+    source = Path(args.pack)
+    if not source.exists():
+        source = download(args.pack)
+    for key, path in unpack(source, args.outdir, args.force).items():
+        print(f"{key}: {path}")
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = get_parser().parse_args(cmd)
+    run_tool("star_unpack", lambda: run(args))
+
+
+if __name__ == "__main__":
+    main()
