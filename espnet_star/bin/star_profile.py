@@ -104,7 +104,7 @@ def compare(args: argparse.Namespace) -> None:
     timing = _timing(args)
     lengths = LIBRISPEECH_LENGTHS if args.lengths is None else read_lengths(args.lengths)
     subjects = find_subjects(args.models)
-    found = _qualities(args, [subject.name for subject in subjects])
+    found = _qualities(args, subjects)
     longest = max([*lengths, *(round(s * SAMPLE_RATE) for s in timing.seconds)])
     for subject in subjects:
         check_duration(subject, longest)
@@ -149,7 +149,7 @@ def _timing(args: argparse.Namespace) -> cost_table.Timing:
     )
 
 
-def _qualities(args: argparse.Namespace, models: Sequence[str]) -> dict[str, float]:
+def _qualities(args: argparse.Namespace, subjects: Sequence[Subject]) -> dict[str, float]:
     """Quality of each model in the figure, none without a figure.
 
     Raises:
@@ -165,7 +165,12 @@ def _qualities(args: argparse.Namespace, models: Sequence[str]) -> dict[str, flo
         if args.x == cost and not getattr(args, option):
             raise StarError(f"--x {cost} needs --{option} true")
     cost_figure.check_drawing(args.figure)
-    return cost_figure.qualities(read_json(args.results), args.y, models, args.leave_out)
+    models = [subject.name for subject in subjects]
+    found = cost_figure.qualities(read_json(args.results), args.y, models, args.leave_out)
+    for subject in subjects:
+        if args.x == "bytes" and subject.name in found and subject.bytes is None:
+            raise StarError(f"--x bytes: {subject.name} has no files; choose another cost")
+    return found
 
 
 def _check_output(option: str, path: str | None, force: bool) -> None:
@@ -193,12 +198,13 @@ def _measure(
     """One row a model."""
     rows = [profile(subject, lengths) for subject in subjects]
     further = []
+    # Memory first: it may fail, and all models are held at once for the times.
+    if timing.memory_threads is not None:
+        further.append(measure_memory(subjects, timing.seconds, timing.memory_threads, _say))
     if timing.threads:
         further.append(
             measure_speed(subjects, timing.seconds, timing.threads, timing.repeats, _say)
         )
-    if timing.memory_threads is not None:
-        further.append(measure_memory(subjects, timing.seconds, timing.memory_threads, _say))
     for found in further:
         for row, more in zip(rows, found, strict=True):
             row |= more

@@ -128,6 +128,7 @@ def test_what_is_there_is_replaced_only_when_told_to(call, student, files, tmp_p
         (["--speed", "true", "--seconds", "nan"], "--seconds nan: expected at least"),
         (["--x", "rtf"], "--x rtf needs --speed true"),
         (["--x", "memory"], "--x memory needs --memory true"),
+        (["--x", "bytes", "--models", "student=demo"], "--x bytes: student has no files"),
         (["--y", "wer"], "--y: no system has wer; there are sid_acc"),
         (["--leave_out", "other"], "--leave_out: no system 'other', only student, logmel"),
         (["--models", "demo", "--leave_out", "student"], "no model for the system logmel; give"),
