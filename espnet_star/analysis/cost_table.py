@@ -61,12 +61,14 @@ class Timing:
         threads: Numbers of torch's threads of the real-time factors, () for none.
         repeats: Times of each model.
         memory_threads: Threads of the peak memory, None without it.
+        load: Processes that ran already, None if unknown.
     """
 
     seconds: tuple[float, ...] = ()
     threads: tuple[int, ...] = ()
     repeats: int = 0
     memory_threads: int | None = None
+    load: float | None = None
 
 
 def report(
@@ -92,6 +94,7 @@ def report(
             "threads": list(timing.threads),
             "repeats": timing.repeats,
             "memory_threads": timing.memory_threads,
+            "load": timing.load,
         },
         "machine": machine_facts(),
     }
@@ -153,8 +156,9 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
         )
     if timed["seconds"]:
         gpus = f", {some(facts['gpus'])} (not used)" if facts["gpus"] else ""
+        load = f"; load before: {timed['load']:.1f}" if timed["load"] is not None else ""
         notes.append(
-            f"{facts['date']}: {facts['cpu']}, {facts['cores']} cores{gpus}. "
+            f"{facts['date']}: {facts['cpu']}, {facts['cores']} cores{gpus}{load}. "
             f"Command: `{facts['command']}`"
         )
     return [line for note in notes for line in (note, "")][:-1]

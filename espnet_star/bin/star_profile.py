@@ -13,7 +13,7 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.analysis import cost_figure, cost_table
-from espnet_star.analysis.machine import machine_facts
+from espnet_star.analysis.machine import load_average, machine_facts
 from espnet_star.analysis.profile import (
     LIBRISPEECH_LENGTHS,
     check_duration,
@@ -31,6 +31,8 @@ from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.students import PRESETS
 
 OUTPUTS = ("json", "markdown", "figure")
+# A load from which on times say more about the other processes.
+BUSY = 0.5
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -110,6 +112,8 @@ def compare(args: argparse.Namespace) -> None:
         check_duration(subject, longest)
     for name in OUTPUTS:
         _check_output(f"--{name}", getattr(args, name), args.force)
+    if timing.threads and timing.load is not None and timing.load > BUSY:
+        _say(f"warning: other processes are at work (load {timing.load:.1f}), times will be long")
     content = cost_table.report(_measure(subjects, lengths, timing), lengths, timing)
     text = cost_table.markdown(content)
     print(text, end="")
@@ -146,6 +150,7 @@ def _timing(args: argparse.Namespace) -> cost_table.Timing:
         tuple(dict.fromkeys(threads)) if args.speed else (),
         args.repeats if args.speed else 0,
         threads[-1] if args.memory else None,
+        load_average(),
     )
 
 

@@ -28,7 +28,7 @@ def test_a_table_of_counts():
 
 
 def test_a_table_of_everything():
-    lines = markdown(report(ROWS, [16000], Timing((1.0, 5.0), (1, 2), 3, 2))).splitlines()
+    lines = markdown(report(ROWS, [16000], Timing((1.0, 5.0), (1, 2), 3, 2, 4.46))).splitlines()
     assert lines[0] == (
         "| model | params (M) | MACs (G) | MACs per second of audio (G) | RTF of 1 s, 1 / 2 "
         "threads | RTF of 5 s, 1 / 2 threads | peak memory of 1 / 5 s (MiB) |"
@@ -39,6 +39,7 @@ def test_a_table_of_everything():
     assert "median of 3, all models in turn in one process; students after prepare()" in text
     assert "threads: 2, a fresh process for each number" in text
     assert f"{machine_facts()['cores']} cores" in lines[-1]
+    assert "; load before: 4.5. Command: " in lines[-1]
     assert machine_facts()["command"] in lines[-1]
 
 

@@ -84,8 +84,9 @@ def flat(options):
     return [word for pair in options.items() for word in pair]
 
 
-def test_everything_at_once(call, student, files, tmp_path):
+def test_everything_at_once(call, student, files, tmp_path, monkeypatch):
     """Fails if a number that was asked for is missing from a file, or files disagree."""
+    monkeypatch.setattr("espnet_star.bin.star_profile.load_average", lambda: 1.25)
     status, captured = call(
         "--models", "demo", f"student={student}", *flat(files), "--x", "rtf", "--speed", "true",
         "--memory", "true", "--seconds", "0.5", "--threads", "1", "--repeats", "2",
@@ -93,6 +94,7 @@ def test_everything_at_once(call, student, files, tmp_path):
     assert status == 0, captured.err
     assert "RTF of 0.5 s, 1 thread | peak memory of 0.5 s (MiB) |" in captured.out
     assert "star_profile: timing 0.5 s of audio, threads: 1" in captured.err
+    assert "warning: other processes are at work (load 1.2)" in captured.err
     assert (tmp_path / "new" / "p.md").read_text() == captured.out
     content = json.loads((tmp_path / "new" / "p.json").read_text())
     assert [row["model"] for row in content["models"]] == ["demo", "student"]
