@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-import transformers
-from harness import arguments, interleaved, peak_memory, publish
+from harness import arguments, publish
+from paper_models import adamw, random_teacher
 
-from espnet_star.analysis.subjects import find_subject
+from espnet_star.analysis.memory import peak_memory
+from espnet_star.analysis.speed import interleaved
 from espnet_star.distillation import StarDistillation
 from espnet_star.losses import build_losses
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students import StarEncoder
-from espnet_star.teachers.hugging_face import HuggingFaceTeacher
 
 CLIPS = (1, 2, 5, 10, 15, 20)
 AUDIO_SECONDS = 20
@@ -46,18 +45,12 @@ COLUMNS = {
 def trainer() -> tuple[StarDistillation, torch.optim.Optimizer]:
     """Model and optimiser of the paper, randomly initialised, in train mode."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as directory:
-        find_subject("hubert_base").build().save_pretrained(directory)
-        # As HuBERT Base's own.
-        transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(directory)
-        teacher = HuggingFaceTeacher(directory)
     model = StarDistillation(
-        StarEncoder(preset="starhubert"), teacher, build_losses([{"name": "temporal_gram"}])
+        StarEncoder(preset="starhubert"),
+        random_teacher(),
+        build_losses([{"name": "temporal_gram"}]),
     )
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01
-    )
-    return model.train(), optimiser
+    return model.train(), adamw(model)
 
 
 def step(

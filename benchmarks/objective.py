@@ -17,8 +17,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from harness import arguments, interleaved, peak_memory, publish
+from harness import arguments, publish
 
+from espnet_star.analysis.memory import peak_memory
+from espnet_star.analysis.speed import interleaved
 from espnet_star.losses import TemporalGramLoss
 from espnet_star.losses.gram import cheaper_form
 from espnet_star.losses.gram_forms import BLOCK, frame_form

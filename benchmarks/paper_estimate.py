@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from harness import arguments, positive, publish
+from harness import arguments, publish
 
 from espnet_star.analysis.profile import count_macs
 from espnet_star.analysis.subjects import find_subject
+from espnet_star.bin.command import positive
 from espnet_star.outputs import SAMPLE_RATE, frame_count
 
 UPDATES, UTTERANCES, SECONDS = 586_000, 48, 12.3

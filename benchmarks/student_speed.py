@@ -12,52 +12,28 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from harness import arguments, interleaved, peak_memory, publish
+from harness import arguments, publish
 from torch import nn
 
-from espnet_star.analysis.subjects import find_subject, run
-from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.students import StarEncoder
+from espnet_star.analysis.memory import peak_memory
+from espnet_star.analysis.speed import noise, real_time_factors, repeated
+from espnet_star.analysis.subjects import find_subject
 
 RIVALS = ("distilhubert", "hubert_base", "wav2vec2_base")
 # How many times faster the first student is meant to be.
 GOALS = {"hubert_base": 3.6, "distilhubert": 1.8}
 UNPREPARED = ", not prepared"
-# A clock reading of less than this says little.
-SHORTEST_SAMPLE = 0.2
 MIB = 2**20
 
 
 def build(name: str) -> nn.Module:
     """A model in eval mode; a student is prepared unless its name ends in ``UNPREPARED``."""
-    model = find_subject(name.removesuffix(UNPREPARED)).build()
-    if isinstance(model, StarEncoder) and not name.endswith(UNPREPARED):
-        model.prepare()
-    return model
-
-
-def repeated(model: nn.Module, speech: torch.Tensor, number: int) -> None:
-    """Run a model as many times as make one sample."""
-    with torch.inference_mode():
-        for _ in range(number):
-            run(model, speech)
-
-
-def enough(model: nn.Module, speech: torch.Tensor) -> int:
-    """How many runs last long enough to be one sample; warms the model up as well."""
-    number = 1
-    while True:
-        start = time.perf_counter()
-        repeated(model, speech, number)
-        if time.perf_counter() - start >= SHORTEST_SAMPLE:
-            return number
-        number *= 2
+    subject = find_subject(name.removesuffix(UNPREPARED))
+    return subject.build() if name.endswith(UNPREPARED) else subject.at_work()
 
 
 def work(name: str, seconds: float, threads: int) -> Callable[[], object]:
@@ -65,25 +41,6 @@ def work(name: str, seconds: float, threads: int) -> Callable[[], object]:
     torch.set_num_threads(threads)
     model, speech = build(name), noise(seconds)
     return lambda: repeated(model, speech, 1)
-
-
-def noise(seconds: float) -> torch.Tensor:
-    """A waveform; what it holds does not matter for speed."""
-    return 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE))
-
-
-def real_time_factors(
-    models: Mapping[str, nn.Module], seconds: float, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds per second of audio, every repeat of every model."""
-    speech = noise(seconds)
-    numbers: dict[str, int] = {}
-    sides: dict[str, Callable[[], object]] = {}
-    for name, model in models.items():
-        numbers[name] = enough(model, speech)
-        sides[name] = partial(repeated, model, speech, numbers[name])
-    times = interleaved(sides, repeats, warmup=0)
-    return {name: [t / numbers[name] / seconds for t in taken] for name, taken in times.items()}
 
 
 def measure(args: argparse.Namespace, thread_counts: Sequence[int]) -> list[dict[str, Any]]:

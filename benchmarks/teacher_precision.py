@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from pathlib import Path
 
 import soundfile
 import torch
 import torch.nn.functional as F
-from harness import arguments, interleaved, publish
+from harness import arguments, publish
+from paper_models import random_teacher
 
-from espnet_star.analysis.subjects import find_subject
+from espnet_star.analysis.speed import interleaved
 from espnet_star.data.kaldi import read_table
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.abs_teacher import AbsTeacher
@@ -27,14 +27,11 @@ from espnet_star.teachers.abs_teacher import AbsTeacher
 
 def teachers(name: str | None) -> dict[str, AbsTeacher]:
     """The same weights in both precisions."""
-    with tempfile.TemporaryDirectory() as directory:
-        conf = {}
-        if name is None:
-            torch.manual_seed(0)
-            find_subject("hubert_base").build().save_pretrained(directory)
-            conf = {"do_normalize": False}
-        dtypes = ("float32", "bfloat16")
-        return {dtype: build_teacher(name or directory, dtype=dtype, **conf) for dtype in dtypes}
+    built = {}
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(0)  # for weights that are random
+        built[dtype] = build_teacher(name, dtype=dtype) if name else random_teacher(dtype=dtype)
+    return built
 
 
 def waveforms(args: argparse.Namespace) -> list[torch.Tensor]:

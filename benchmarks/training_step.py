@@ -21,16 +21,18 @@ import torch
 import torch.nn.functional as F
 import transformers
 from espnet2.samplers.num_elements_batch_sampler import NumElementsBatchSampler
-from harness import arguments, interleaved, peak_memory, publish
+from harness import arguments, publish
+from paper_models import adamw, random_teacher
 
+from espnet_star.analysis.memory import peak_memory
 from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS
+from espnet_star.analysis.speed import interleaved
 from espnet_star.analysis.subjects import SHAPES
 from espnet_star.distillation import StarDistillation, cpu_has_bfloat16
 from espnet_star.losses import build_losses
 from espnet_star.outputs import SAMPLE_RATE, frame_count, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.config import student_config
-from espnet_star.teachers import build_teacher
 
 BATCH_SECONDS = 60
 MIB = 2**20
@@ -76,13 +78,6 @@ def our_batches(count: int) -> Iterator[Batch]:
         yield pad([lengths[key] for key in keys])
 
 
-def optimiser(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The paper's."""
-    return torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01
-    )
-
-
 def plain_objective(
     student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...], lengths: torch.Tensor
 ) -> torch.Tensor:
@@ -117,7 +112,7 @@ def plain_pass(count: int, threads: int, largest: bool = False) -> Callable[[], 
     config = student_config("starhubert")
     config._attn_implementation = "eager"
     student = transformers.HubertModel(config).train()
-    adamw = optimiser(student)
+    optimiser = adamw(student)
 
     def states(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
         mask = valid_mask(batch[1], batch[0].shape[1]).long()
@@ -129,9 +124,9 @@ def plain_pass(count: int, threads: int, largest: bool = False) -> Callable[[], 
             with torch.no_grad():
                 targets = states(teacher, batch)
             loss = plain_objective(states(student, batch), targets, batch[1])
-            adamw.zero_grad()
+            optimiser.zero_grad()
             loss.backward()
-            adamw.step()
+            optimiser.step()
         return loss.item()
 
     return run
@@ -144,22 +139,18 @@ def our_pass(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     batches = chosen(our_batches(count), largest)
-    with tempfile.TemporaryDirectory() as directory:
-        model_type, values = SHAPES["hubert_base"]
-        config = transformers.AutoConfig.for_model(model_type, **values, apply_spec_augment=False)
-        transformers.HubertModel(config).save_pretrained(directory)
-        teacher = build_teacher(directory, dtype=teacher_dtype, do_normalize=False)
+    teacher = random_teacher(dtype=teacher_dtype)
     losses = build_losses([{"name": "temporal_gram"}])
     student = StarEncoder(preset="starhubert")
     model = StarDistillation(student, teacher, losses, cpu_dtype=cpu_dtype).train()
-    adamw = optimiser(model)
+    optimiser = adamw(model)
 
     def run() -> float:
         for speech, lengths in batches:
             loss, _, _ = model(speech=speech, speech_lengths=lengths)
-            adamw.zero_grad()
+            optimiser.zero_grad()
             loss.backward()
-            adamw.step()
+            optimiser.step()
         return loss.item()
 
     return run

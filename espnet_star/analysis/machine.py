@@ -44,6 +44,11 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
+def load_average() -> float | None:
+    """Processes that wanted to run during the last minute, None where nobody counts."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def machine_facts() -> dict[str, Any]:
     """Processor, cores, GPUs, versions, date and command line.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from espnet_star.analysis.machine import machine_facts
 from espnet_star.analysis.subjects import Subject, run
 from espnet_star.data.errors import DataError
+from espnet_star.errors import StarError
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 
 # Samples of 32 utterances of LibriSpeech test-clean, 224.86 s in all. The published MACs of
@@ -41,53 +40,23 @@ _KINDS = {
 }
 COUNTED = (
     "convolutions, linear maps and attention products, half of torch's FLOP count; norms, "
-    "activations, softmax and sums are not counted"
+    "activations, softmax, sums and Whisper's log-mel spectrogram are not counted"
 )
 
 
-@dataclass(frozen=True)
-class Column:
-    """A number of every model in the table.
-
-    Attributes:
-        key: Where it stands in a model's row; absent or None is shown as ``-``.
-        header: With the unit.
-        unit: What the number is divided by.
-        digits: After the point.
-    """
-
-    key: str
-    header: str
-    unit: float = 1.0
-    digits: int = 2
-
-    def cell(self, row: dict[str, Any]) -> str:
-        """The number as text."""
-        value = row.get(self.key)
-        return "-" if value is None else f"{value / self.unit:.{self.digits}f}"
-
-
-# Other measurements add keys to the rows and columns of their own behind these.
-COLUMNS = (
-    Column("params", "params (M)", 1e6, 2),
-    Column("bytes", "on disk (MB)", 1e6, 1),
-    Column("macs", "MACs (G)", 1e9, 1),
-    Column("macs_per_second", "MACs per second of audio (G)", 1e9, 2),
-)
-
-
-def count_macs(model: nn.Module, samples: int) -> dict[str, int]:
+def count_macs(model: nn.Module, samples: int, device: str = "meta") -> dict[str, int]:
     """Multiply-accumulates of one utterance.
 
     Args:
-        model: On torch's meta device, see :attr:`Subject.build`.
+        model: See :attr:`Subject.build`.
         samples: Length at 16 kHz.
+        device: Where the model is; on torch's meta device nothing is computed.
 
     Returns:
         MACs of ``convolutions``, ``linear`` maps and ``attention`` products; whatever
         else torch counted stands under its own name.
     """
-    speech = torch.empty(1, samples, device="meta")
+    speech = torch.zeros(1, samples, device=device)
     counter = FlopCounterMode(display=False)
     # The plain form of attention is matrix products, which every torch counts alike.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
@@ -109,22 +78,42 @@ def profile(subject: Subject, lengths: Sequence[int] = LIBRISPEECH_LENGTHS) -> d
     Returns:
         ``{"model", "params", "bytes", "macs", "macs_by_kind", "macs_per_second"}``: name,
         parameters, bytes on disk or None, MACs of all utterances, the same split as in
-        :func:`count_macs`, and MACs divided by the seconds of all utterances.
+        :func:`count_macs`, and MACs divided by the seconds of all utterances; and
+        ``"source"``, what the model was found by.
+
+    Raises:
+        StarError: If an utterance is longer than the model reads.
     """
-    with torch.device("meta"):
+    check_duration(subject, max(lengths))
+    with torch.device(subject.counts_on):
         model = subject.build()
         by_kind: Counter[str] = Counter()
         for samples, times in Counter(lengths).items():
-            for kind, macs in count_macs(model, samples).items():
+            for kind, macs in count_macs(model, samples, subject.counts_on).items():
                 by_kind[kind] += times * macs
     return {
         "model": subject.name,
+        "source": subject.source,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "bytes": subject.bytes,
         "macs": by_kind.total(),
         "macs_by_kind": dict(by_kind),
         "macs_per_second": by_kind.total() / seconds(lengths),
     }
+
+
+def check_duration(subject: Subject, samples: int) -> None:
+    """Refuse an utterance that is longer than a model reads.
+
+    Raises:
+        StarError: Naming the model and both lengths.
+    """
+    limit = subject.max_samples
+    if limit is not None and samples > limit:
+        raise StarError(
+            f"{subject.name} reads at most {limit / SAMPLE_RATE:g} s, got an utterance of "
+            f"{samples / SAMPLE_RATE:.2f} s; give shorter --lengths or --seconds"
+        )
 
 
 def seconds(lengths: Iterable[int]) -> float:
@@ -164,45 +153,3 @@ def read_lengths(path: str | Path) -> tuple[int, ...]:
     if not lengths:
         raise DataError(f"{path}: holds no length")
     return tuple(lengths)
-
-
-def report(rows: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dict[str, Any]:
-    """Everything about a comparison, for a JSON file and :func:`markdown`.
-
-    Args:
-        rows: One of :func:`profile` for each model.
-        lengths: What they were measured on.
-    """
-    return {
-        "schema": 1,
-        "models": list(rows),
-        "samples": list(lengths),
-        "seconds": seconds(lengths),
-        "counted": COUNTED,
-        "machine": machine_facts(),
-    }
-
-
-def markdown(content: dict[str, Any], columns: Sequence[Column] = COLUMNS) -> str:
-    """Table of a :func:`report`; a column that no model has a number for is left out."""
-    rows = content["models"]
-    shown = [c for c in columns if any(row.get(c.key) is not None for row in rows)]
-    lines = [
-        _line(["model", *(column.header for column in shown)]),
-        _line(["---", *["---:"] * len(shown)]),
-    ]
-    for row in rows:
-        name = str(row["model"]).replace("|", "\\|")
-        lines.append(_line([name, *(column.cell(row) for column in shown)]))
-    facts = content["machine"]
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "transformers"))
-    lines += [
-        "",
-        f"MACs: {content['counted']}. Sum over {len(content['samples'])} utterances, "
-        f"{content['seconds']:.2f} s in all, one at a time. {versions}.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

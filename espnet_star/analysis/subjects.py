@@ -1,9 +1,9 @@
-"""Models to be measured: presets, reference shapes, directories, experiments, hub names."""
+"""Models to be measured: presets, published shapes, directories, experiments, teachers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from torch import nn
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import is_experiment, load_experiment
 from espnet_star.formats.hugging_face import find_file, load_config, read_json
+from espnet_star.outputs import HOP
 from espnet_star.students import PRESETS, StarEncoder
 from espnet_star.students.star_encoder import encoder_from_config
+from espnet_star.teachers import TEACHERS, AbsTeacher, build_teacher, loading
 from espnet_star.teachers.hugging_face import HuggingFaceTeacher
+from espnet_star.teachers.whisper import MEL_HOP, WhisperTeacher
 
 _BASE: dict[str, Any] = {
     "hidden_size": 768,
@@ -44,15 +47,54 @@ class Subject:
     """A model to be measured.
 
     Attributes:
-        name: As the user gave it.
+        name: Its label in tables.
+        source: What it was found by: preset, directory, hub name.
         build: Makes it anew with random weights, in eval mode and float32, on torch's
             default device.
+        load: Makes it with its own weights on the CPU; None where it has none.
         bytes: Size of the weights on disk, None where there is no directory.
+        counts_on: Device that its operations are counted on: ``meta``, or ``cpu`` where
+            it needs real numbers to run.
+        max_samples: Longest utterance that it reads, None where there is no limit.
     """
 
     name: str
+    source: str
     build: Callable[[], nn.Module]
+    load: Callable[[], nn.Module] | None = None
     bytes: int | None = None
+    counts_on: str = "meta"
+    max_samples: int | None = None
+
+    def at_work(self) -> nn.Module:
+        """The model as it would be used: its own weights if there are any, students prepared."""
+        model = (self.load or self.build)()
+        return model.prepare() if isinstance(model, StarEncoder) else model
+
+
+def find_subjects(texts: Sequence[str]) -> list[Subject]:
+    """Every model of a comparison, before any is measured.
+
+    Args:
+        texts: As for :func:`find_subject`, or ``LABEL=MODEL``. Something that exists under
+            the whole text, ``=`` and all, is taken for that.
+
+    Raises:
+        StarError: As :func:`find_subject`, or if two models have one label.
+    """
+    found: dict[str, Subject] = {}
+    for text in texts:
+        label, equals, source = text.partition("=")
+        if not equals or Path(text).exists():
+            label = source = text
+        if not label or not source:
+            raise StarError(f"model {text!r}: expected a model, or LABEL=MODEL with both given")
+        if label in found:
+            raise StarError(
+                f"two models are called {label!r}; give one of them another label, as LABEL=MODEL"
+            )
+        found[label] = replace(find_subject(source), name=label)
+    return list(found.values())
 
 
 def find_subject(name: str) -> Subject:
@@ -67,39 +109,66 @@ def find_subject(name: str) -> Subject:
         StarError: If it is none of these, or a model that cannot be measured.
     """
     if name in PRESETS:
-        return Subject(name, lambda: StarEncoder(preset=name).eval())
+        return Subject(name, name, lambda: StarEncoder(preset=name).eval())
     if name in SHAPES:
         model_type, values = SHAPES[name]
-        return Subject(name, lambda: _from_config(model_type, values))
+        return Subject(name, name, lambda: _from_config(model_type, values))
     path = Path(name)
     if not path.is_dir() and "/" not in name:
         raise unknown_name("model (or directory)", name, [*PRESETS, *SHAPES])
     if is_experiment(path):
         options = load_experiment(path).options()
-        return Subject(name, lambda: StarEncoder(**options).eval())
+        return Subject(
+            name, name, lambda: StarEncoder(**options).eval(), lambda: load_experiment(path)
+        )
     return _from_directory(name)
 
 
 def _from_directory(name: str) -> Subject:
-    """A Hugging Face directory or hub name; its weights are not read."""
+    """A Hugging Face directory or hub name; its weights are not read to count."""
     config_path = find_file(name, "config.json")
     values = read_json(config_path)
     model_type = values.pop("model_type", None)
-    if model_type not in HuggingFaceTeacher.model_types:
-        raise StarError(
-            f"{config_path} has model_type {model_type!r}; measured are "
-            f"{', '.join(HuggingFaceTeacher.model_types)}"
-        )
-    size = _weight_bytes(Path(name))
-    if values.get("identity_projection"):  # only ours leaves that projection out
+    subject = Subject(name, name, lambda: build_teacher(name), bytes=_weight_bytes(Path(name)))
+    if "identity_projection" in values:  # only ours has that key
         config = load_config(name)
-        return Subject(name, lambda: encoder_from_config(config).eval(), size)
-    return Subject(name, lambda: _from_config(model_type, values), size)
+        return replace(
+            subject,
+            build=lambda: encoder_from_config(config).eval(),
+            load=lambda: StarEncoder.from_pretrained(name),
+        )
+    if model_type in HuggingFaceTeacher.model_types:
+        return replace(
+            subject,
+            build=lambda: _from_config(model_type, values),
+            load=lambda: _with_weights(name),
+        )
+    if model_type in WhisperTeacher.model_types:
+        whisper = transformers.WhisperConfig(**values)
+        return replace(
+            subject,
+            build=lambda: WhisperTeacher.from_config(whisper),
+            load=lambda: build_teacher(name),
+            max_samples=whisper.max_source_positions * HOP,
+        )
+    known = sorted({t for adapter in TEACHERS.values() for t in adapter.model_types})
+    if model_type not in known:
+        raise StarError(
+            f"{config_path} has model_type {model_type!r}; measured are {', '.join(known)}"
+        )
+    # An adapter that nothing is known of here: it is asked to work.
+    return replace(subject, counts_on="cpu")
 
 
 def _from_config(model_type: str, values: dict[str, Any]) -> nn.Module:
     config = transformers.AutoConfig.for_model(model_type, **values)
     return transformers.AutoModel.from_config(config, dtype=torch.float32).eval()
+
+
+def _with_weights(name: str) -> nn.Module:
+    """A relative of HuBERT in plain transformers, as it would run without this package."""
+    config = loading.read_config(name, HuggingFaceTeacher.model_types)
+    return loading.load_weights(transformers.AutoModel, name, config).eval()
 
 
 def _weight_bytes(directory: Path) -> int | None:
@@ -114,12 +183,22 @@ def _weight_bytes(directory: Path) -> int | None:
 def run(model: nn.Module, speech: torch.Tensor) -> torch.Tensor:
     """Last state ``(1, N, D)`` of one waveform.
 
+    On the meta device Whisper starts from its log-mel spectrogram, which is no part of
+    the network.
+
     Args:
-        model: What :attr:`Subject.build` made.
+        model: What :attr:`Subject.build` or :meth:`Subject.at_work` made.
         speech: Samples at 16 kHz, ``(1, T)``.
     """
+    # On the CPU even if the model is on torch's meta device: lengths steer the code.
+    lengths = torch.tensor([speech.shape[1]], device="cpu")
     if isinstance(model, StarEncoder):
-        # On the CPU even if the model is on torch's meta device: lengths steer the code.
-        lengths = torch.tensor([speech.shape[1]], device="cpu")
         return model(speech, lengths)[0]
+    if isinstance(model, WhisperTeacher) and speech.is_meta:
+        mel_lengths = lengths // MEL_HOP
+        bins = model.encoder.config.num_mel_bins
+        mel = torch.empty(1, bins, int(mel_lengths), device="meta")
+        return model.encode(mel, mel_lengths)[0][-1]
+    if isinstance(model, AbsTeacher):
+        return model(speech, lengths).hidden_states[-1]
     return model(speech).last_hidden_state

@@ -149,14 +149,15 @@ def _metric_names(systems: Sequence[dict[str, Any]], columns: Sequence[str]) -> 
     return [name for name in order if name in present] + rest
 
 
-def _is_percent(name: str) -> bool:
+def is_percent(name: str) -> bool:
+    """Whether a metric is a fraction that is shown in percent."""
     return bool(PERCENT & set(name.split("_")))
 
 
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.1f}" if _is_percent(name) else f"{value:.4g}"
+    return f"{100 * value:.1f}" if is_percent(name) else f"{value:.4g}"
 
 
 def markdown(results: dict[str, Any], columns: Sequence[str] = ()) -> str:
@@ -170,7 +171,7 @@ def markdown(results: dict[str, Any], columns: Sequence[str] = ()) -> str:
         DataError: If no system has one of ``columns``.
     """
     names = _metric_names(results["systems"], columns)
-    header = ["system", "params (M)", *(f"{n} (%)" if _is_percent(n) else n for n in names)]
+    header = ["system", "params (M)", *(f"{n} (%)" if is_percent(n) else n for n in names)]
     lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)])]
     for entry in results["systems"]:
         params = entry.get("params")

@@ -61,3 +61,14 @@ def str2bool(text: str) -> bool:
     if lowered in {"false", "f", "no", "n", "0", "off"}:
         return False
     raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+
+
+def positive(text: str) -> int:
+    """Read a positive integer option.
+
+    Raises:
+        argparse.ArgumentTypeError: For anything else, which argparse reports.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)

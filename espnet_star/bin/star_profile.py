@@ -1,22 +1,38 @@
 #!/usr/bin/env python3
-"""Compare encoders by size and cost: parameters, bytes on disk, multiply-accumulates."""
+"""Compare encoders by size and cost: parameters, bytes, multiply-accumulates, time, memory."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from transformers.utils.logging import disable_progress_bar
+
+from espnet_star.analysis import cost_figure, cost_table
+from espnet_star.analysis.machine import load_average, machine_facts
 from espnet_star.analysis.profile import (
     LIBRISPEECH_LENGTHS,
-    markdown,
+    check_duration,
     profile,
     read_lengths,
-    report,
 )
-from espnet_star.analysis.subjects import SHAPES, find_subject
-from espnet_star.analysis.table import write_json
-from espnet_star.bin.command import run_tool
+from espnet_star.analysis.speed import measure_memory, measure_speed
+from espnet_star.analysis.subjects import SHAPES, Subject, find_subjects
+from espnet_star.analysis.table import read_json, write_json
+from espnet_star.bin.command import positive, run_tool, str2bool
+from espnet_star.data.errors import DataError
+from espnet_star.data.kaldi import write_lines
+from espnet_star.errors import StarError
+from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.students import PRESETS
+
+OUTPUTS = ("json", "markdown", "figure")
+# A load from which on times say more about the other processes.
+BUSY = 0.5
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -26,29 +42,182 @@ def get_parser() -> argparse.ArgumentParser:
         "--models",
         nargs="+",
         default=[*PRESETS, *SHAPES],
-        metavar="NAME",
+        metavar="[LABEL=]MODEL",
         help=f"Presets ({', '.join(PRESETS)}), published shapes without weights "
-        f"({', '.join(SHAPES)}), Hugging Face directories, hub names, distillation folders; "
-        "by default all presets and shapes",
+        f"({', '.join(SHAPES)}), Hugging Face directories of students and teachers, hub names, "
+        "distillation folders; by default all presets and shapes",
     )
     parser.add_argument(
         "--lengths",
         metavar="FILE",
-        help="Samples of each utterance at 16 kHz, one a line, or utt2num_samples; by default 32 "
-        "of LibriSpeech test-clean, as published MACs are",
+        help="Samples of each utterance at 16 kHz that MACs are counted on, one a line, or "
+        "utt2num_samples; by default 32 of LibriSpeech test-clean, as published MACs are",
     )
-    parser.add_argument("--json", metavar="FILE", help="JSON file with everything")
+    for name, what in (("json", "everything"), ("markdown", "the table")):
+        parser.add_argument(f"--{name}", metavar="FILE", help=f"{name.upper()} file with {what}")
+    parser.add_argument(
+        "--force", type=str2bool, default=False, help="Replace files that are already there"
+    )
+    _add_timing(parser.add_argument_group("time and memory on the CPU, minutes for large models"))
+    _add_figure(parser.add_argument_group("figure of quality against cost"))
     return parser
 
 
+def _add_timing(group: Any) -> None:
+    group.add_argument(
+        "--speed", type=str2bool, default=False, help="Measure real-time factors (false)"
+    )
+    group.add_argument("--memory", type=str2bool, default=False, help="Measure peak memory (false)")
+    group.add_argument(
+        "--seconds", nargs="+", type=float, default=[1.0, 5.0, 15.0], help="Lengths of audio"
+    )
+    group.add_argument(
+        "--threads",
+        nargs="+",
+        type=positive,
+        help="Numbers of threads, by default 1 and all cores; memory is that of the last",
+    )
+    group.add_argument("--repeats", type=positive, default=3, help="Times of each model (3)")
+
+
+def _add_figure(group: Any) -> None:
+    group.add_argument("--figure", metavar="FILE", help="SVG, PNG or PDF file to draw")
+    group.add_argument(
+        "--results",
+        metavar="FILE",
+        help="Qualities, as star_score table --json writes them; models are found by their "
+        "labels, the systems' keys or names",
+    )
+    group.add_argument(
+        "--x",
+        choices=cost_figure.COSTS,
+        default="params",
+        help="Cost (params); rtf and memory are those of the first length and threads",
+    )
+    group.add_argument("--y", metavar="METRIC", help="Metric of the results, e.g. sid_acc")
+    group.add_argument(
+        "--leave_out", nargs="+", default=[], metavar="SYSTEM", help="Systems that have no model"
+    )
+
+
 def compare(args: argparse.Namespace) -> None:
-    """Find every model before the first is measured, then print the table."""
+    """Find everything and check every option before the first model is measured."""
+    disable_progress_bar()
+    timing = _timing(args)
     lengths = LIBRISPEECH_LENGTHS if args.lengths is None else read_lengths(args.lengths)
-    subjects = [find_subject(name) for name in args.models]
-    content = report([profile(subject, lengths) for subject in subjects], lengths)
+    subjects = find_subjects(args.models)
+    found = _qualities(args, subjects)
+    longest = max([*lengths, *(round(s * SAMPLE_RATE) for s in timing.seconds)])
+    for subject in subjects:
+        check_duration(subject, longest)
+    for name in OUTPUTS:
+        _check_output(f"--{name}", getattr(args, name), args.force)
+    if timing.threads and timing.load is not None and timing.load > BUSY:
+        _say(f"warning: other processes are at work (load {timing.load:.1f}), times will be long")
+    content = cost_table.report(_measure(subjects, lengths, timing), lengths, timing)
+    text = cost_table.markdown(content)
+    print(text, end="")
     if args.json is not None:
         write_json(args.json, content)
-    print(markdown(content), end="")
+    if args.markdown is not None:
+        write_lines(args.markdown, text.splitlines())
+    if args.figure is not None:
+        axis = cost_figure.cost_axis(args.x, timing.seconds, timing.threads)
+        drawn = cost_figure.points(content["models"], found, args.y, axis)
+        cost_figure.draw(drawn, axis.label, cost_figure.quality_label(args.y), args.figure)
+
+
+def _timing(args: argparse.Namespace) -> cost_table.Timing:
+    """What is to be timed.
+
+    Raises:
+        StarError: If a length is shorter than a frame, or there are fewer cores than threads.
+    """
+    if not (args.speed or args.memory):
+        return cost_table.Timing()
+    cores = machine_facts()["cores"]
+    threads = args.threads or sorted({1, cores})
+    if max(threads) > cores:
+        raise StarError(f"--threads {max(threads)}: there are {cores} cores to run them on")
+    for length in args.seconds:
+        if not RECEPTIVE_FIELD / SAMPLE_RATE <= length < float("inf"):
+            raise StarError(
+                f"--seconds {length:g}: expected at least {RECEPTIVE_FIELD / SAMPLE_RATE} s, "
+                "which is one frame"
+            )
+    return cost_table.Timing(
+        tuple(dict.fromkeys(args.seconds)),
+        tuple(dict.fromkeys(threads)) if args.speed else (),
+        args.repeats if args.speed else 0,
+        threads[-1] if args.memory else None,
+        load_average(),
+    )
+
+
+def _qualities(args: argparse.Namespace, subjects: Sequence[Subject]) -> dict[str, float]:
+    """Quality of each model in the figure, none without a figure.
+
+    Raises:
+        StarError: If the figure lacks an option or could not be drawn.
+    """
+    if args.figure is None:
+        if args.results is not None or args.y is not None:
+            raise StarError("--results and --y are for a figure; give --figure FILE too")
+        return {}
+    if args.results is None or args.y is None:
+        raise StarError("--figure needs --results FILE and --y METRIC")
+    for cost, option in (("rtf", "speed"), ("memory", "memory")):
+        if args.x == cost and not getattr(args, option):
+            raise StarError(f"--x {cost} needs --{option} true")
+    cost_figure.check_drawing(args.figure)
+    models = [subject.name for subject in subjects]
+    found = cost_figure.qualities(read_json(args.results), args.y, models, args.leave_out)
+    for subject in subjects:
+        if args.x == "bytes" and subject.name in found and subject.bytes is None:
+            raise StarError(f"--x bytes: {subject.name} has no files; choose another cost")
+    return found
+
+
+def _check_output(option: str, path: str | None, force: bool) -> None:
+    """Make the folder of a file that is to be written.
+
+    Raises:
+        DataError: If the file is there and not to be replaced, or cannot be written.
+    """
+    if path is None:
+        return
+    if Path(path).exists() and not force:
+        raise DataError(f"{option} {path}: already there; give --force true to replace it")
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{option} {path}: no folder for it ({error.strerror})") from error
+    if Path(path).is_dir() or not os.access(folder, os.W_OK):
+        raise DataError(f"{option} {path}: cannot be written there; choose another file")
+
+
+def _measure(
+    subjects: Sequence[Subject], lengths: Sequence[int], timing: cost_table.Timing
+) -> list[dict[str, Any]]:
+    """One row a model."""
+    rows = [profile(subject, lengths) for subject in subjects]
+    further = []
+    # Memory first: it may fail, and all models are held at once for the times.
+    if timing.memory_threads is not None:
+        further.append(measure_memory(subjects, timing.seconds, timing.memory_threads, _say))
+    if timing.threads:
+        further.append(
+            measure_speed(subjects, timing.seconds, timing.threads, timing.repeats, _say)
+        )
+    for found in further:
+        for row, more in zip(rows, found, strict=True):
+            row |= more
+    return rows
+
+
+def _say(text: str) -> None:
+    print(f"star_profile: {text}", file=sys.stderr, flush=True)
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from espnet_star.errors import StarError
 from espnet_star.outputs import HOP, SAMPLE_RATE, LayerOutputs, frame_count, valid_mask
@@ -51,12 +52,27 @@ class WhisperTeacher(AbsTeacher):
         config = loading.read_config(name, self.model_types)
         loading.read_preparation(name)
         # A full model keeps the encoder under a prefix; the decoder is not built.
-        self.encoder: Any = loading.load_weights(
-            transformers.models.whisper.modeling_whisper.WhisperEncoder,
-            name,
-            config,
-            key_mapping={r"^(model\.)?encoder\.": ""},
-        )
+        prefix = {r"^(model\.)?encoder\.": ""}
+        self._use(config, loading.load_weights(WhisperEncoder, name, config, key_mapping=prefix))
+
+    @classmethod
+    def from_config(cls, config: transformers.WhisperConfig) -> WhisperTeacher:
+        """A teacher of this shape with random weights, to count what it costs.
+
+        Args:
+            config: Of the encoder or the full model. Modules are made on torch's default
+                device, which may be the meta device.
+        """
+        teacher = cls.__new__(cls)
+        AbsTeacher.__init__(teacher)
+        teacher.name = "random Whisper encoder"
+        teacher.dtype = torch.float32
+        teacher._use(config, WhisperEncoder(config))
+        return teacher
+
+    def _use(self, config: Any, encoder: Any) -> None:
+        """Take the encoder in, with what its input needs."""
+        self.encoder = encoder
         self.num_layers = config.encoder_layers
         self.width = config.d_model
         self.pre_norm = True
@@ -87,7 +103,7 @@ class WhisperTeacher(AbsTeacher):
             )
         with loading.autocast(self.dtype, speech.device):
             mel, mel_lengths = log_mel(speech[:, :longest], lengths, self.mel_filters, self.window)
-            states, maps = self._encode(mel, mel_lengths, attentions)
+            states, maps = self.encode(mel, mel_lengths, attentions)
         frames = frame_count(lengths)
         size = int(frame_count(torch.tensor(speech.shape[1])))
         return LayerOutputs(
@@ -96,14 +112,15 @@ class WhisperTeacher(AbsTeacher):
             tuple(_resize_maps(m.float(), frames, size) for m in maps) if attentions else None,
         )
 
-    def _encode(
-        self, mel: torch.Tensor, mel_lengths: torch.Tensor, attentions: bool
+    def encode(
+        self, mel: torch.Tensor, mel_lengths: torch.Tensor, attentions: bool = False
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Convolutions, positions and layers.
 
         Args:
             mel: ``(B, F, M)``, zero past the end.
-            mel_lengths: Valid mel frames, ``(B,)``.
+            mel_lengths: Valid mel frames, ``(B,)``; on the CPU if ``mel`` is on the meta
+                device.
             attentions: Whether maps are wanted.
 
         Returns:
@@ -113,7 +130,7 @@ class WhisperTeacher(AbsTeacher):
         encoder = self.encoder
         # The library pads an utterance alone with zeros before each convolution.
         x = F.gelu(encoder.conv1(mel))
-        x = x * valid_mask(mel_lengths, x.shape[2])[:, None].to(x.dtype)
+        x = x * valid_mask(mel_lengths, x.shape[2])[:, None].to(x)
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)
         mask = self._attention_mask((mel_lengths + 1) // 2, x.shape[1], attentions)
         states = [x.float() + encoder.embed_positions.weight[: x.shape[1]]]
