@@ -26,16 +26,18 @@ CORE = [
 ]
 EXTRAS = {
     # What the recipes under egs2 call: corpora, tokens, scoring, ESPnet's own
-    # classification metrics and plots.
+    # classification metrics, plots and the report.
     "recipes": [
         "lhotse",
         "jiwer",
+        "jinja2",
         "matplotlib",
         "tensorboard",
         "editdistance",
         "torcheval",
     ],
-    "test": ["pytest", "pytest-xdist"],
+    # playwright drives a Chromium of the system's own; tests of the page skip without one.
+    "test": ["pytest", "pytest-xdist", "playwright"],
     "dev": ["ruff", "mypy", "types-PyYAML"],
 }
 EXTRAS["all"] = sorted({name for names in EXTRAS.values() for name in names})
@@ -57,6 +59,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["espnet_star", "espnet_star.*"]),
+    package_data={"espnet_star.analysis.report": ["page.html"]},
     python_requires=">=3.10",
     install_requires=CORE,
     extras_require=EXTRAS,

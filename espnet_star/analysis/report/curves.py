@@ -26,6 +26,7 @@ _NO_TERM = {"nonfinite_steps", "iter_time", "time", "total_count"}
 _RATE = re.compile(r"optim\d+_lr\d+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _TORCH = re.compile(r"pytorch\.version=([^\s,]+)")
+_FINISHED = re.compile(r"The training was finished at (\d+) epochs")
 _COMMAND = re.compile(r"star_train .*")
 
 
@@ -160,7 +161,7 @@ def logged_facts(expdir: str | Path) -> dict[str, str]:
     """What the training's own log says about its surroundings.
 
     Returns:
-        ``torch``, ``command``, ``stopped_early``; what is not known is absent.
+        ``torch``, ``command``, ``finished``; what is not known is absent.
     """
     path = Path(expdir) / LOG
     facts: dict[str, str] = {}
@@ -171,6 +172,6 @@ def logged_facts(expdir: str | Path) -> dict[str, str]:
             facts["torch"] = match[1]
         elif "command" not in facts and (match := _COMMAND.search(line)):
             facts["command"] = match[0].strip()
-        elif "[Early stopping]" in line:
-            facts["stopped_early"] = "yes"
+        elif match := _FINISHED.search(line):
+            facts["finished"] = match[1]
     return facts

@@ -61,8 +61,8 @@ class Experiment:
         """Whether training has come to its end rather than to a halt."""
         return (
             self.epochs >= int(self.config["max_epoch"])
-            or "stopped_early" in self.facts
-            or (self.directory / ".train.done").is_file()
+            # Early stopping; a log may go on with a later, longer run.
+            or self.facts.get("finished") == str(self.epochs)
         )
 
     def state(self, now: datetime) -> str:

@@ -24,6 +24,7 @@ from espnet_star.outputs import SAMPLE_RATE
 COLOURS = ("#2f7fd1", "#d0622b", "#1f9a6b", "#b25fb0", "#8f8420", "#7d74d8", "#c2577b", "#708090")
 INK = "#1c2126"
 WIDTH = 5.6  # inches; with this a phone shows the 11 pt letters at 9 px
+_PIXELS = 250  # about what a Gram matrix gets in the PNG
 _STYLE: dict[str, Any] = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -89,7 +90,8 @@ def _figure(height: float, width: float = WIDTH) -> Any:
 def _style(name: str) -> Any:
     import matplotlib
 
-    return matplotlib.rc_context(_STYLE | {"svg.hashsalt": name})
+    settings: Any = _STYLE | {"svg.hashsalt": name}
+    return matplotlib.rc_context(settings)
 
 
 def _finish(figure: Any, name: str, alt: str, caption: str) -> Drawing:
@@ -125,7 +127,6 @@ def draw_curves(
     title: str,
     train: Mapping[str, Series],
     valid: Mapping[str, Series] | None = None,
-    note: str = "",
 ) -> Drawing:
     """A statistic over training, all experiments in one frame.
 
@@ -133,8 +134,7 @@ def draw_curves(
         name: Of the file.
         title: What the statistic is.
         train: By experiment: a line.
-        valid: By experiment: a dot for each epoch.
-        note: More for the caption.
+        valid: By experiment: a diamond for each epoch.
     """
     with _style(name):
         figure = _figure(3.1)
@@ -157,10 +157,9 @@ def draw_curves(
         axes.set_xlabel("batches")
         if len(order) > 1:
             axes.legend(loc="best", fontsize=10)
-        caption = "Line: training. Diamonds: valid set, at the end of an epoch." if valid else ""
         last = "; ".join(f"{k}: {_last(s)}" for k, s in (valid or train).items())
         alt = f"Line chart of {title} over batches. Last value: {last}."
-        return _finish(figure, name, alt, " ".join([caption, note]).strip())
+        return _finish(figure, name, alt, "")
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
@@ -202,7 +201,14 @@ def draw_gram(name: str, panel: GramPanel, normalised: bool) -> Drawing:
             low, high = np.percentile(values, [0.5, 99.5])
             for axes, matrix in zip(line, values, strict=True):
                 image = axes.imshow(
-                    matrix, vmin=low, vmax=high, cmap="viridis", extent=(0, seconds, seconds, 0)
+                    matrix,
+                    vmin=low,
+                    vmax=high,
+                    cmap="viridis",
+                    extent=(0, seconds, seconds, 0),
+                    # Matrices larger than their place are averaged, smaller ones keep their
+                    # cells, which also makes smaller files.
+                    interpolation="nearest" if len(matrix) < _PIXELS else "antialiased",
                 )
                 axes.set_xticks([])
                 axes.set_yticks([])
@@ -214,7 +220,7 @@ def draw_gram(name: str, panel: GramPanel, normalised: bool) -> Drawing:
             bar.update_ticks()
             bar.outline.set_visible(False)
         for axes in grid[-1]:
-            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], prune="upper"))
         grid[-1][len(systems) // 2].set_xlabel("seconds")
         kind = "layer-normalised states, divided by the width" if normalised else "raw states"
         gaps = "; ".join(
@@ -244,7 +250,7 @@ def draw_similarity(
 
     rows, columns = similarity.shape
     with _style(name):
-        figure = _figure(max(2.2, min(6.5, 1.0 + 0.85 * WIDTH * rows / max(columns, 5))))
+        figure = _figure(float(np.clip(0.95 + 4.3 * rows / columns, 2.4, 8)))
         axes = figure.add_subplot()
         image = axes.imshow(
             similarity, vmin=0, vmax=1, cmap="viridis", origin="lower", interpolation="none"

@@ -129,7 +129,13 @@ def _curves(experiments: Sequence[Experiment]) -> Block:
     if rates:
         block.figures.append(figures.draw_curves("learning_rate", "Learning rate", rates))
     sources = ", ".join(found.curves.source for found in experiments if found.curves.source)
-    block.note = f"Read from {sources}." if sources else "No training log was found."
+    if not sources:
+        block.note = "No training log was found."
+        return block
+    block.note = (
+        f"Lines: training, means over the last batches. Diamonds: valid set, at the end of each "
+        f"epoch. Read from {sources}."
+    )
     return block
 
 
@@ -141,9 +147,10 @@ def _chapter(number: int, experiment: Experiment, now: datetime) -> Chapter:
             name = f"gram_{number}_{index}"
             gram.figures.append(figures.draw_gram(name, panel, found.normalised))
         gram.note = f"Utterances of {found.source}."
+        states = " Of layer-normalised states, as in the objective." if found.normalised else ""
         note = (
             f"Over {found.utterances} utterances, {found.frames} frames, of {found.source}. "
-            "Framed: the teacher layer that a student layer follows."
+            f"Framed: the teacher layer that a student layer follows.{states}"
         )
         for system, values in found.similarity.items():
             title = f"Linear CKA, teacher and {system}"
@@ -217,5 +224,7 @@ def write(page: Page, outdir: Path) -> tuple[Path, int]:
         partial.write_text(html, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        raise StarError(f"{error.filename or outdir}: cannot be written ({error.strerror})") from error
+        raise StarError(
+            f"{error.filename or outdir}: cannot be written ({error.strerror})"
+        ) from error
     return path, len(drawings)

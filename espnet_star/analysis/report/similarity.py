@@ -23,8 +23,12 @@ def gram_matrix(state: torch.Tensor, normalised: bool) -> torch.Tensor:
     """
     state = state.double()
     if normalised:
-        state = F.layer_norm(state, state.shape[-1:]) / state.shape[-1] ** 0.5
+        state = _layer_norm(state) / state.shape[-1] ** 0.5
     return state @ state.T
+
+
+def _layer_norm(state: torch.Tensor) -> torch.Tensor:
+    return F.layer_norm(state, state.shape[-1:])
 
 
 class LinearCKA:
@@ -40,6 +44,10 @@ class LinearCKA:
     on the number of frames: ``8 (sum D_T) (sum D_S)`` bytes and those of the layers' own.
     With few frames beside the widths every pair looks alike: take ten times as many or more.
 
+    Args:
+        normalised: Layer-normalise each frame first, as ``target_norm: layer_norm`` does. The
+            few huge entries of a residual stream otherwise decide alone.
+
     Example:
         >>> states = tuple(torch.randn(1, 50, 8) for _ in range(3))
         >>> outputs = LayerOutputs(states, torch.tensor([50]))
@@ -49,7 +57,8 @@ class LinearCKA:
         [1.0, 1.0, 1.0]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, normalised: bool = False) -> None:
+        self.normalised = normalised
         self.frames = 0
 
     def update(self, teacher: LayerOutputs, student: LayerOutputs) -> None:
@@ -67,7 +76,7 @@ class LinearCKA:
                 "teacher and student must have the same valid frames, got "
                 f"{teacher.lengths.tolist()} and {student.lengths.tolist()}"
             )
-        new_t, new_s = _valid_frames(teacher), _valid_frames(student)
+        new_t, new_s = self._valid_frames(teacher), self._valid_frames(student)
         frames = new_t.shape[1]
         if frames == 0:
             return
@@ -86,6 +95,12 @@ class LinearCKA:
         self.mean_t += shift_t * (frames / total)
         self.mean_s += shift_s * (frames / total)
         self.frames = total
+
+    def _valid_frames(self, outputs: LayerOutputs) -> torch.Tensor:
+        """``(L + 1, n, D)`` in float64, padding left out."""
+        mask = outputs.mask()
+        frames = torch.stack([state[mask].double() for state in outputs.hidden_states])
+        return _layer_norm(frames) if self.normalised else frames
 
     def _start(self, teacher: torch.Tensor, student: torch.Tensor) -> None:
         (layers_t, _, width_t), (layers_s, _, width_s) = teacher.shape, student.shape
@@ -113,12 +128,6 @@ class LinearCKA:
         norms_t = torch.linalg.matrix_norm(self.own_t)
         norms_s = torch.linalg.matrix_norm(self.own_s)
         return joint / (norms_t[:, None] * norms_s)
-
-
-def _valid_frames(outputs: LayerOutputs) -> torch.Tensor:
-    """``(L + 1, n, D)`` in float64, padding left out."""
-    mask = outputs.mask()
-    return torch.stack([state[mask].double() for state in outputs.hidden_states])
 
 
 def _wide(states: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ class Comparison:
         utterances: How many the similarity was computed over.
         frames: Their frames.
         source: The ``wav.scp`` they come from.
-        normalised: Whether Gram matrices are those of layer-normalised states.
+        normalised: Whether states are layer-normalised first, as the objective did.
         teacher_params: The teacher's size.
     """
 
@@ -110,7 +110,9 @@ def read_utterances(
         wave = soundfile.read(result.path, dtype="float32")[0]
         found.append(Utterance(key, torch.from_numpy(wave)))
     if not found:
-        raise DataError(f"{wav_scp}: none of {len(skipped)} utterances can be used: {some(skipped)}")
+        raise DataError(
+            f"{wav_scp}: none of {len(skipped)} utterances can be used: {some(skipped)}"
+        )
     return sorted(found, key=lambda u: (len(u.wave), u.name)), skipped
 
 
@@ -158,7 +160,7 @@ def compare(
         StarError: If an encoder gives features that are not finite.
     """
     drawn = {utterance.name for utterance in spread(utterances, panels)}
-    totals = {system: LinearCKA() for system in students}
+    totals = {system: LinearCKA(result.normalised) for system in students}
     for utterance in utterances:
         speech, lengths = utterance.wave[None], torch.tensor([len(utterance.wave)])
         outputs = {"teacher": teacher(speech, lengths)}

@@ -126,7 +126,8 @@ def costs(experiments: Sequence[Experiment]) -> Table:
     texts = [[name, *(column.cell(row) for column in shown)] for name, row in rows.items()]
     note = (
         f"MACs: {COUNTED}. Sum over {len(LIBRISPEECH_LENGTHS)} utterances of LibriSpeech "
-        f"test-clean, {seconds(LIBRISPEECH_LENGTHS):.2f} s in all, one at a time."
+        f"test-clean, {seconds(LIBRISPEECH_LENGTHS):.2f} s in all, one at a time. A dash: unknown "
+        "here."
     )
     return Table("Cost", ["model", *(column.header for column in shown)], texts, note)
 

@@ -1,0 +1,53 @@
+"""A real distillation of two short epochs, as the report finds it, and a head trained on it."""
+
+import logging
+import shutil
+
+import pytest
+from tasks.star_runs import distil, distillation, training
+
+# What ESPnet's own logging.basicConfig sets up, which does nothing under pytest.
+ESPNET_FORMAT = "[host] %(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
+
+
+@pytest.fixture(scope="session")
+def run(teacher_directory, data_directory, tiny_options, tmp_path_factory):
+    """Folder of a finished distillation with TensorBoard's events and a log; not to be changed."""
+    exp = tmp_path_factory.mktemp("report") / "star"
+    exp.mkdir()
+    handler = logging.FileHandler(exp / "train.log")
+    handler.setFormatter(logging.Formatter(ESPNET_FORMAT))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        extra = ["--use_tensorboard", "true"]
+        distil(distillation(teacher_directory, data_directory, exp, tiny_options, *extra))
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
+    return exp
+
+
+@pytest.fixture
+def experiment(run, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(run, tmp_path / "exp" / "star", symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def head(run, data_directory, tmp_path_factory):
+    """Folder of a classification head trained on the student for an epoch."""
+    from espnet_star.bin import cls_train
+
+    exp = tmp_path_factory.mktemp("heads") / "sid_student"
+    options = training(data_directory, exp, "--max_epoch", "1", "--token_list")
+    options += [str(data_directory / "labels"), "--optim", "adam", "--optim_conf", "lr=0.1"]
+    options += ["--frontend", "star", "--frontend_conf", f"upstream={run}"]
+    for part in ("train", "valid"):
+        option = f"--{part}_data_path_and_name_and_type"
+        options += [option, f"{data_directory}/label,label,text"]
+    cls_train.main(options)
+    return exp
