@@ -51,3 +51,9 @@ def head(run, data_directory, tmp_path_factory):
         options += [option, f"{data_directory}/label,label,text"]
     cls_train.main(options)
     return exp
+
+
+@pytest.fixture
+def quick_costs(monkeypatch):
+    """Count operations over one short utterance, not over 32: test_profile.py counts them all."""
+    monkeypatch.setattr("espnet_star.analysis.report.tables.LIBRISPEECH_LENGTHS", (16000,))

@@ -119,7 +119,7 @@ def costs(experiments: Sequence[Experiment]) -> Table:
     rows: dict[str, dict[str, Any]] = {}
     for found in experiments:
         options = found.student.options()
-        rows[found.label] = profile(Subject(found.label, _maker(options)))
+        rows[found.label] = profile(Subject(found.label, _maker(options)), LIBRISPEECH_LENGTHS)
         if found.teacher not in rows:
             rows[found.teacher] = _teacher_cost(found)
     shown = [c for c in COLUMNS if any(row.get(c.key) is not None for row in rows.values())]
@@ -138,7 +138,7 @@ def _maker(options: dict[str, Any]) -> Any:
 
 def _teacher_cost(experiment: Experiment) -> dict[str, Any]:
     try:
-        return profile(find_subject(experiment.teacher))
+        return profile(find_subject(experiment.teacher), LIBRISPEECH_LENGTHS)
     except StarError:  # gone, or of a family whose MACs are not counted
         found = experiment.comparison
         return {"params": found.teacher_params if found else None}

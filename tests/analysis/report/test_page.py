@@ -20,7 +20,7 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 
 @pytest.fixture
-def made(run):
+def made(quick_costs, run):
     """Make a page of an experiment, after a change of it."""
 
     def make(change=lambda found: None, label="star", results=None, heads=()):

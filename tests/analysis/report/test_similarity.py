@@ -24,8 +24,8 @@ def frames(batches, layer):
 def naive(x, y):
     """The textbook formula on n-by-n matrices."""
     centre = torch.eye(len(x), dtype=torch.float64) - 1 / len(x)
-    k, l = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
-    return (k * l).sum() / ((k * k).sum() * (l * l).sum()).sqrt()
+    one, other = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    return (one * other).sum() / (one.square().sum() * other.square().sum()).sqrt()
 
 
 def cka(teacher, student, **options):
