@@ -2,10 +2,13 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 from tasks.star_runs import distil, distillation, training
 
+# Both conftests that import these fixtures get the same folders.
+_MADE: dict[str, Path] = {}
 # What ESPnet's own logging.basicConfig sets up, which does nothing under pytest.
 ESPNET_FORMAT = "[host] %(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
 
@@ -13,6 +16,8 @@ ESPNET_FORMAT = "[host] %(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(mes
 @pytest.fixture(scope="session")
 def run(teacher_directory, data_directory, tiny_options, tmp_path_factory):
     """Folder of a finished distillation with TensorBoard's events and a log; not to be changed."""
+    if "run" in _MADE:
+        return _MADE["run"]
     exp = tmp_path_factory.mktemp("report") / "star"
     exp.mkdir()
     handler = logging.FileHandler(exp / "train.log")
@@ -28,6 +33,7 @@ def run(teacher_directory, data_directory, tiny_options, tmp_path_factory):
         root.removeHandler(handler)
         root.setLevel(level)
         handler.close()
+    _MADE["run"] = exp
     return exp
 
 
@@ -42,6 +48,8 @@ def head(run, data_directory, tmp_path_factory):
     """Folder of a classification head trained on the student for an epoch."""
     from espnet_star.bin import cls_train
 
+    if "head" in _MADE:
+        return _MADE["head"]
     exp = tmp_path_factory.mktemp("heads") / "sid_student"
     options = training(data_directory, exp, "--max_epoch", "1", "--token_list")
     options += [str(data_directory / "labels"), "--optim", "adam", "--optim_conf", "lr=0.1"]
@@ -50,6 +58,7 @@ def head(run, data_directory, tmp_path_factory):
         option = f"--{part}_data_path_and_name_and_type"
         options += [option, f"{data_directory}/label,label,text"]
     cls_train.main(options)
+    _MADE["head"] = exp
     return exp
 
 

@@ -20,7 +20,7 @@ def report(quick_costs, tmp_path, capsys):
 
     def call(*options, out="out"):
         code = 0
-        quick = ["--cka_utterances", "3", "--utterances", "1", "--layers", "2"]
+        quick = ["--layers", "2", "--cka_utterances", "3", "--utterances", "1"]
         try:
             main([*quick, *map(str, options), "--outdir", str(tmp_path / out)])
         except SystemExit as stop:
