@@ -27,17 +27,26 @@ CORE = [
 ]
 EXTRAS = {
     # What the recipes under egs2 call: corpora, tokens, scoring, ESPnet's own
-    # classification metrics and plots.
+    # classification metrics, plots and the report.
     "recipes": [
         "lhotse",
         "jiwer",
+        "jinja2",
         "matplotlib",
         "tensorboard",
         "editdistance",
         "torcheval",
     ],
-    "test": ["pytest", "pytest-xdist"],
+    # ESPnet's fork: s3prl itself does not import beside torchaudio 2.9 and later.
+    "s3prl": ["espnet-s3prl"],
+    # torch.export takes the options that star_onnx needs.
+    "onnx": ["onnx", "onnxruntime", "onnxscript", "torch>=2.11"],
+    # playwright drives a Chromium of the system's own; tests of the page skip without one.
+    "test": ["pytest", "pytest-xdist", "playwright"],
     "dev": ["ruff", "mypy", "types-PyYAML"],
+    # The documentation, and what runs the notebook under examples.
+    "docs": ["sphinx", "furo", "myst-parser", "griffelib>=2", "latex2mathml"],
+    "notebook": ["nbclient", "nbformat", "ipykernel", "matplotlib"],
 }
 EXTRAS["all"] = sorted({name for names in EXTRAS.values() for name in names})
 
@@ -58,6 +67,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["espnet_star", "espnet_star.*"]),
+    package_data={"espnet_star.analysis.report": ["page.html"]},
     python_requires=">=3.10",
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -107,17 +107,21 @@ def add_result(
 
 def _read_result(path: str | Path) -> dict[str, Any]:
     content = read_json(path)
-    if not (
-        isinstance(content, dict)
-        and isinstance(content.get("system"), str)
-        and isinstance(content.get("metrics"), dict)
-        and all(isinstance(value, int | float) for value in content["metrics"].values())
-    ):
+    if not _is_result(content):
         raise DataError(
             f'{path}: expected {{"system": str, "params": int, "metrics": {{name: number}}}}; '
             "write it with star_score add"
         )
     return content
+
+
+def _is_result(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("system"), str)
+        and isinstance(content.get("metrics"), dict)
+        and all(isinstance(value, int | float) for value in content["metrics"].values())
+    )
 
 
 def merge(paths: Sequence[str | Path]) -> dict[str, Any]:
@@ -160,8 +164,8 @@ def _cell(name: str, value: float | None) -> str:
     return f"{100 * value:.1f}" if is_percent(name) else f"{value:.4g}"
 
 
-def markdown(results: dict[str, Any], columns: Sequence[str] = ()) -> str:
-    """Write merged results as a Markdown table with the machine's facts below.
+def cells(results: dict[str, Any], columns: Sequence[str] = ()) -> list[list[str]]:
+    """Texts of a table of merged results: the header, then one row a system.
 
     Args:
         results: What `merge` returned.
@@ -172,13 +176,41 @@ def markdown(results: dict[str, Any], columns: Sequence[str] = ()) -> str:
     """
     names = _metric_names(results["systems"], columns)
     header = ["system", "params (M)", *(f"{n} (%)" if is_percent(n) else n for n in names)]
-    lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)])]
+    rows = [header]
     for entry in results["systems"]:
         params = entry.get("params")
         size = "-" if params is None else f"{params / 1e6:.2f}"
         metrics = entry["metrics"]
-        cells = [_cell(name, metrics.get(name)) for name in names]
-        lines.append(_row([entry["system"].replace("|", "\\|"), size, *cells]))
+        rows.append([entry["system"], size, *(_cell(n, metrics.get(n)) for n in names)])
+    return rows
+
+
+def read_merged(path: str | Path) -> dict[str, Any]:
+    """Read what ``star_score table --json`` wrote.
+
+    Raises:
+        DataError: If it is missing or of another form.
+    """
+    content = read_json(path)
+    systems = content.get("systems") if isinstance(content, dict) else None
+    if not (isinstance(systems, list) and systems and all(map(_is_result, systems))):
+        raise DataError(f"{path}: expected merged results; write them with star_score table --json")
+    return content
+
+
+def markdown(results: dict[str, Any], columns: Sequence[str] = ()) -> str:
+    """Write merged results as a Markdown table with the machine's facts below.
+
+    Args:
+        results: What `merge` returned.
+        columns: Metrics to show, in this order; by default all, in the order of `COLUMNS`.
+
+    Raises:
+        DataError: If no system has one of ``columns``.
+    """
+    header, *rows = cells(results, columns)
+    lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)])]
+    lines += [_row([row[0].replace("|", "\\|"), *row[1:]]) for row in rows]
     facts = results["machine"]
     gpus = f", {some(facts['gpus'])}" if facts["gpus"] else ""
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "espnet", "transformers"))

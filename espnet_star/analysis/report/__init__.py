@@ -1,0 +1,1 @@
+"""The report on distillations: what is gathered, drawn and written."""

@@ -1,0 +1,158 @@
+"""Everything the report shows of one distillation's folder, but its behaviour on speech."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from espnet_star.analysis.report.curves import Curves, logged_facts, read_curves
+from espnet_star.analysis.report.speech import Comparison
+from espnet_star.errors import StarError
+from espnet_star.formats.experiment import is_experiment, load_experiment
+from espnet_star.losses import resolve_layer_map
+from espnet_star.students import StarEncoder
+
+_EPOCH = re.compile(r"(\d+)epoch\.pth")
+# The seed of `star_export --random_init`, so that both speak of the same network.
+UNDISTILLED_SEED = 0
+
+
+@dataclass
+class Experiment:
+    """A distillation, finished or not.
+
+    Attributes:
+        label: Name on the page, unlike the others'.
+        directory: Its folder.
+        config: ``config.yaml`` as ESPnet wrote it.
+        config_text: The same, to the letter.
+        student: With the weights of its best epochs.
+        curves: From the training's logs.
+        facts: What ``train.log`` says about versions and command.
+        epochs: Epochs that have ended.
+        notes: What the reader must know, one sentence each.
+        comparison: Teacher and student on speech, None where that was not possible.
+    """
+
+    label: str
+    directory: Path
+    config: dict[str, Any]
+    config_text: str
+    student: StarEncoder
+    curves: Curves
+    facts: dict[str, str]
+    epochs: int
+    notes: list[str] = field(default_factory=list)
+    comparison: Comparison | None = None
+
+    @property
+    def teacher(self) -> str:
+        """Teacher's hub name or directory."""
+        return str(self.config["teacher"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has come to its end rather than to a halt."""
+        return (
+            self.epochs >= int(self.config["max_epoch"])
+            # Early stopping; a log may go on with a later, longer run.
+            or self.facts.get("finished") == str(self.epochs)
+        )
+
+    def state(self, now: datetime) -> str:
+        """How far training has come, in a sentence."""
+        total = int(self.config["max_epoch"])
+        when = f"{self.curves.last:%Y-%m-%d %H:%M:%S %Z}" if self.curves.last else ""
+        if self.finished:
+            early = ", stopped early" if self.epochs < total else ""
+            ended = f"; last log entry {when}" if when else ""
+            return f"Finished: {self.epochs} of {total} epochs{early}{ended}."
+        last = "no log entry"
+        if self.curves.last:
+            minutes = max(0, round((now - self.curves.last).total_seconds() / 60))
+            last = f"last log entry {when}, {minutes} min before this page was made"
+        return f"Not finished: {self.epochs} of {total} epochs have ended; {last}."
+
+    def temporal_gram(self) -> dict[str, Any]:
+        """Options of the temporal Gram objective, empty if it was not used."""
+        for entry in self.config["losses"]:
+            if entry.get("name") == "temporal_gram":
+                return dict(entry.get("conf") or {})
+        return {}
+
+    def layer_map(self, teacher_layers: int) -> list[int]:
+        """Teacher state that each student state follows."""
+        chosen = self.temporal_gram().get("layer_map")
+        return resolve_layer_map(self.student.num_layers, teacher_layers, chosen)
+
+    def undistilled(self) -> StarEncoder:
+        """The same architecture with random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(UNDISTILLED_SEED)
+            return StarEncoder(**self.student.options()).eval()
+
+    def valid_wav_scp(self) -> Path | None:
+        """The valid set's ``wav.scp``, from the configuration."""
+        for path, _, kind in self.config.get("valid_data_path_and_name_and_type") or []:
+            if kind == "sound":
+                return Path(path)
+        return None
+
+
+def read_experiment(directory: str | Path, label: str) -> Experiment:
+    """Read a distillation's folder.
+
+    Raises:
+        StarError: If it is no distillation, or no epoch has finished.
+    """
+    directory = Path(directory)
+    if not is_experiment(directory):
+        raise StarError(
+            f"{directory} has no config.yaml; expected the folder of a distillation, as "
+            "star_train writes it"
+        )
+    student = load_experiment(directory)
+    text = (directory / "config.yaml").read_text(encoding="utf-8")
+    found = Experiment(
+        label=label,
+        directory=directory,
+        config=yaml.safe_load(text),
+        config_text=text,
+        student=student,
+        curves=read_curves(directory),
+        facts=logged_facts(directory),
+        epochs=_epochs(directory),
+    )
+    if not found.curves.source:
+        found.notes.append(
+            "No curves: there is neither a tensorboard folder (the run had "
+            "--use_tensorboard false) nor a train.log."
+        )
+    if skipped := found.curves.skipped_steps():
+        found.notes.append(f"{skipped} training steps were skipped: their loss was not finite.")
+    return found
+
+
+def _epochs(directory: Path) -> int:
+    # Models of older epochs are removed; the last one's stays until the next is written.
+    matches = [_EPOCH.fullmatch(path.name) for path in directory.glob("*epoch.pth")]
+    return max((int(match[1]) for match in matches if match), default=0)
+
+
+def labels(directories: list[Path]) -> list[str]:
+    """Short names of folders: the last part of the path, longer where two are the same."""
+    paths = [directory.resolve() for directory in directories]
+    parts = 1
+    names = [path.name for path in paths]
+    while len(set(names)) < len(set(paths)):
+        parts += 1
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+    if len(set(paths)) < len(paths):
+        raise StarError("the same experiment is given twice; leave one of them out")
+    return names
