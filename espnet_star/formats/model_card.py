@@ -225,8 +225,8 @@ def _padding(card: Card) -> str:
     if card.config.feat_extract_norm == "group":
         text = (
             "The first convolution is followed by a group norm over time. transformers, and with\n"
-            "it s3prl and ESPnet's own frontends, takes its statistics over the padding of a batch\n"
-            "too: there an utterance that is padded has other features than alone. Give them one\n"
+            "it s3prl and ESPnet's own frontends, takes its statistics over padding too: in a\n"
+            "batch, an utterance that is padded has other features than alone. Give them one\n"
             "utterance at a time, or utterances of one length. espnet_star leaves padding out: an\n"
             "utterance has the same features alone and in any batch, those of transformers alone."
         )
@@ -249,8 +249,8 @@ def _licence(card: Card) -> str:
     if card.random_seed is not None:
         return "## Licence\n\nNone was stated."
     return (
-        "## Licence\n\nNo licence of their own was stated for these weights. They were learned from\n"
-        "the teacher's outputs on the training data and follow the terms of both."
+        "## Licence\n\nNone was stated for these weights. They were learned from the teacher's\n"
+        "outputs on the training data and follow the terms of both."
     )
 
 
