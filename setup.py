@@ -35,6 +35,8 @@ EXTRAS = {
         "editdistance",
         "torcheval",
     ],
+    # ESPnet's fork: s3prl itself does not import beside torchaudio 2.9 and later.
+    "s3prl": ["espnet-s3prl"],
     "test": ["pytest", "pytest-xdist"],
     "dev": ["ruff", "mypy", "types-PyYAML"],
 }
