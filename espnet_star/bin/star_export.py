@@ -107,11 +107,12 @@ def _results(path: str) -> str:
 
 def _size(student: StarEncoder) -> dict[str, Any]:
     """Parameters and cost, as star_profile counts them."""
-    from espnet_star.analysis.profile import profile
+    from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, profile
     from espnet_star.analysis.subjects import Subject
 
     options = student.options()
-    row = profile(Subject("student", lambda: StarEncoder(**options).eval()))
+    subject = Subject("student", lambda: StarEncoder(**options).eval())
+    row = profile(subject, LIBRISPEECH_LENGTHS)
     return {
         "config": student.config,
         "params": row["params"],

@@ -98,7 +98,7 @@ def test_a_killed_writer_leaves_nothing_that_loads(tmp_path, moment):
 
 def test_what_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StarError, match=r"file/student: cannot be written \(Not a directory\)"):
+    with pytest.raises(StarError, match=r"file/student: cannot be written \(File exists\)"):
         write(tmp_path / "file" / "student", "new")
 
     def full(*args):

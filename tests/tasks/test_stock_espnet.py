@@ -13,7 +13,7 @@ from transformers import HubertModel
 
 ESPNET = int(importlib.metadata.version("espnet").split(".")[0])
 # Importing it says so: installed packages cannot hide it, it comes first on the path.
-DECOY = "import pathlib; pathlib.Path({marker!r}).touch(); raise ImportError('espnet_star')"
+DECOY = "open({marker!r}, 'w').close(); raise ImportError('espnet_star')"
 
 
 @pytest.fixture
@@ -35,6 +35,11 @@ def train(data_directory, tiny_student, tmp_path):
         options += ["--encoder_conf", "num_layers=1", "--freeze_param", frozen]
         options += [part.format(student=student) for part in frontend]
         environment = os.environ | {"PYTHONPATH": str(tmp_path / "decoy"), "OMP_NUM_THREADS": "1"}
+        seen = subprocess.run(
+            [sys.executable, "-c", "import espnet_star"], cwd=tmp_path, env=environment
+        )
+        assert seen.returncode == 1, "the decoy must be what an import finds"
+        marker.unlink()
         command = [sys.executable, "-m", "espnet2.bin.asr_train", *options]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True
