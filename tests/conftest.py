@@ -117,6 +117,12 @@ def synthetic_speech(index, samples):
 
 
 @pytest.fixture(scope="session")
+def make_speech():
+    """The function above."""
+    return synthetic_speech
+
+
+@pytest.fixture(scope="session")
 def data_directory(tmp_path_factory):
     """Kaldi-style data of eight short clips: speech, text, label and lengths."""
     import soundfile

@@ -1,18 +1,27 @@
 #!/usr/bin/env python3
-"""Export a distilled student as a Hugging Face directory, and prove that it loads."""
+"""Export a distilled student as a Hugging Face directory with a model card, and prove it.
+
+The directory appears once plain transformers has given the student's own features from it.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
-from espnet_star.formats.experiment import is_experiment, load_experiment
-from espnet_star.formats.hugging_face import check_saved
+from espnet_star.formats.experiment import load_experiment
+from espnet_star.formats.hugging_face import FILES, check_saved, write_student
+from espnet_star.formats.model_card import CARD, Card, check_licence, is_foreign, model_card
+from espnet_star.formats.staging import staged
+from espnet_star.formats.target import check_target
+from espnet_star.formats.training_facts import training_facts
 from espnet_star.students import StarEncoder
 
 
@@ -32,27 +41,83 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--force", type=str2bool, default=False, help="Replace a student already there"
     )
+    card = parser.add_argument_group("model card")
+    card.add_argument("--name", help="Hub name it will have; the directory's name by default")
+    card.add_argument("--base_model", help="Hub name of the teacher, where --teacher was none")
+    card.add_argument(
+        "--license",
+        help="The hub's identifier, e.g. apache-2.0; by default the card says that the weights "
+        "follow the terms of teacher and data",
+    )
+    card.add_argument("--results", metavar="FILE", help="JSON that star_score table has written")
     return parser
 
 
 def export(args: argparse.Namespace) -> None:
-    """Load, write, load again with plain transformers, compare."""
+    """Load, write, load again with plain transformers, compare, put in place."""
     outdir = Path(args.outdir)
-    if (outdir / "config.json").exists() and not args.force:
-        raise StarError(f"{outdir} already holds a model; give --force true to replace it")
-    if not is_experiment(args.expdir):
-        raise StarError(
-            f"{args.expdir} has no config.yaml; expected the folder of a distillation, as "
-            "star_train writes it"
-        )
+    # A README of somebody else's is left alone, with --force or without.
+    card_file = None if is_foreign(outdir) else CARD
+    check_target(outdir, [*FILES, CARD] if card_file else FILES, args.force)
+    facts = _card_facts(args)
     student = load_experiment(args.expdir, args.model_file)
     if args.random_init:
         torch.manual_seed(args.seed)
         student = StarEncoder(**student.options()).eval()
-    student.save_pretrained(outdir)
-    gap = check_saved(student, outdir)
-    size = sum(p.numel() for p in student.parameters())
-    print(f"{outdir}: {size / 1e6:.2f} M parameters; transformers.HubertModel agrees to {gap:.1e}")
+    card = Card(**facts, **_size(student))
+    with staged(outdir) as scratch:
+        write_student(student, scratch)
+        gap = check_saved(student, scratch)
+        if card_file:
+            (scratch / card_file).write_text(model_card(card), encoding="utf-8")
+    print(
+        f"{outdir}: {card.params / 1e6:.2f} M parameters; transformers.HubertModel agrees to "
+        f"{gap:.1e}"
+    )
+    if not card_file:
+        print(f"  {outdir / CARD} is not star_export's and was left as it is: no model card")
+
+
+def _card_facts(args: argparse.Namespace) -> dict[str, Any]:
+    """What the card tells, all but the student's size; before anything takes long."""
+    training = training_facts(args.expdir)
+    if args.base_model is not None:
+        training = replace(training, teacher=args.base_model, base_model=args.base_model)
+    return {
+        "name": args.name or Path(args.outdir).resolve().name,
+        "training": training,
+        "random_seed": args.seed if args.random_init else None,
+        "licence": None if args.license is None else check_licence(args.license),
+        "results": "" if args.results is None else _results(args.results),
+    }
+
+
+def _results(path: str) -> str:
+    from espnet_star.analysis.table import markdown, read_json
+
+    content = read_json(path)
+    try:
+        return markdown(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StarError(
+            f"{path}: not a table of results ({type(error).__name__}: {error}); expected the file "
+            "that star_score table --json writes"
+        ) from error
+
+
+def _size(student: StarEncoder) -> dict[str, Any]:
+    """Parameters and cost, as star_profile counts them."""
+    from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, profile
+    from espnet_star.analysis.subjects import Subject
+
+    options = student.options()
+    subject = Subject("student", lambda: StarEncoder(**options).eval())
+    row = profile(subject, LIBRISPEECH_LENGTHS)
+    return {
+        "config": student.config,
+        "params": row["params"],
+        "macs_per_second": row["macs_per_second"],
+    }
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -8,19 +8,14 @@ written with transformers before it says done.
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.errors import StarError
 from espnet_star.formats.authors import import_student
-from espnet_star.formats.experiment import is_experiment
-from espnet_star.formats.hugging_face import WEIGHTS, check_saved
-from espnet_star.students import StarEncoder
-
-_FILES = ("config.json", WEIGHTS, "preprocessor_config.json")
+from espnet_star.formats.hugging_face import FILES, check_saved, write_student
+from espnet_star.formats.staging import staged
+from espnet_star.formats.target import check_target
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -38,12 +33,11 @@ def get_parser() -> argparse.ArgumentParser:
 def convert(args: argparse.Namespace) -> None:
     """Read, write, load again, compare, and only then put the files in place."""
     outdir = Path(args.outdir)
-    _check_target(outdir, args.force)
+    check_target(outdir, FILES, args.force)
     imported = import_student(args.ckpt, args.yaml)
-    try:
-        gap = _write(imported.student, outdir)
-    except OSError as error:
-        raise StarError(f"{outdir}: cannot be written ({error.strerror})") from error
+    with staged(outdir) as scratch:
+        write_student(imported.student, scratch)
+        gap = check_saved(imported.student, scratch)
     config = imported.student.config
     size = sum(p.numel() for p in imported.student.parameters())
     print(
@@ -53,30 +47,6 @@ def convert(args: argparse.Namespace) -> None:
     for name, count in imported.left_out.items():
         tensors = "tensor" if count == 1 else "tensors"
         print(f"left out: {name} ({count} {tensors}), not part of the encoder")
-
-
-def _check_target(outdir: Path, force: bool) -> None:
-    if outdir.exists() and not outdir.is_dir():
-        raise StarError(f"{outdir} is a file; --outdir must name a directory")
-    if is_experiment(outdir):
-        raise StarError(
-            f"{outdir} has a config.yaml and would be read as a distillation experiment; give "
-            "another --outdir"
-        )
-    there = [name for name in _FILES if (outdir / name).exists()]
-    if there and not force:
-        raise StarError(f"{outdir} already holds {there[0]}; give --force true to replace it")
-
-
-def _write(student: StarEncoder, outdir: Path) -> float:
-    """Write beside the target, check, move; what stood there survives a failed check."""
-    outdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=outdir, prefix=".import-") as scratch:
-        student.save_pretrained(scratch)
-        gap = check_saved(student, scratch)
-        for name in _FILES:
-            shutil.move(Path(scratch) / name, outdir / name)
-    return gap
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

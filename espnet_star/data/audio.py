@@ -16,6 +16,7 @@ import soundfile
 import soxr
 
 from espnet_star.data.channel import apply_channel, draw_channel
+from espnet_star.data.errors import DataError
 
 # What ESPnet's `sound` loader reads from any position without decoding it all.
 DIRECT_FORMATS = {"WAV", "WAVEX", "FLAC"}
@@ -203,11 +204,38 @@ def _to_mono(samples: np.ndarray, rate: int, options: AudioOptions) -> tuple[np.
     notes = []
     if samples.shape[1] > 1:
         notes.append("mixed down")
-    mono = samples.mean(axis=1)
     if rate != options.fs:
         notes.append("resampled")
-        mono = soxr.resample(mono, rate, options.fs)
-    return mono, notes
+    return resample(samples.mean(axis=1), rate, options.fs), notes
+
+
+def resample(samples: np.ndarray, rate: int, fs: int) -> np.ndarray:
+    """Samples ``(T,)`` at ``rate`` Hz as samples at ``fs`` Hz."""
+    return soxr.resample(samples, rate, fs) if rate != fs and samples.size else samples
+
+
+def read_mono(path: str | Path, fs: int) -> np.ndarray:
+    """A whole audio file, mixed down and resampled as `convert` does it.
+
+    Args:
+        path: File of any rate, format and number of channels; never a command.
+        fs: Sampling rate of the result in Hz.
+
+    Returns:
+        Samples ``(T,)`` in float32, which may be none.
+
+    Raises:
+        DataError: If the file is missing, no audio, or cut short.
+    """
+    source = str(path)
+    try:
+        if source.endswith("|"):  # which `_open` would run
+            raise Dropped("missing file")
+        with _open(source) as sound:
+            samples, rate = _read(sound, Job(source, source), float("inf")), sound.samplerate
+    except Dropped as reason:
+        raise DataError(f"{path}: {reason}; expected an audio file that libsndfile reads") from None
+    return resample(samples.mean(axis=1), rate, fs)
 
 
 def _write(path: Path, samples: np.ndarray, options: AudioOptions) -> None:

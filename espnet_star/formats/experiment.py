@@ -32,7 +32,7 @@ def load_experiment(directory: str | Path, model_file: str | Path | None = None)
         StarError: If the experiment has no finished epoch or is not a distillation.
     """
     directory = Path(directory)
-    config = _read_config(directory / "config.yaml")
+    config = read_experiment_config(directory)
     path = _model_path(directory, model_file)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -42,14 +42,38 @@ def load_experiment(directory: str | Path, model_file: str | Path | None = None)
             f"{path} is not a complete model file ({reason}); resume the training, or give "
             "another model_file"
         ) from error
+    if not isinstance(state, dict):
+        raise StarError(f"{path} must hold a model's weights by name, got {type(state).__name__}")
     prefix = "encoder."
     weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    encoder = StarEncoder(**config["encoder_conf"])
+    encoder = _build(config, directory)
     load_weights(encoder, weights, str(path))
     return encoder.eval()
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _build(config: dict[str, Any], directory: Path) -> StarEncoder:
+    options = config.get("encoder_conf") or {}
+    try:
+        return StarEncoder(**options)
+    except (StarError, TypeError) as error:
+        raise StarError(
+            f"{directory / 'config.yaml'}: encoder_conf cannot be used ({error}); if another "
+            "version of espnet_star wrote it, use that version"
+        ) from error
+
+
+def read_experiment_config(directory: str | Path) -> dict[str, Any]:
+    """Content of a distillation's ``config.yaml``.
+
+    Raises:
+        StarError: If it is missing, no YAML, or another training's.
+    """
+    path = Path(directory) / "config.yaml"
+    if not path.is_file():
+        raise StarError(
+            f"{directory} has no config.yaml; expected the folder of a distillation, as "
+            "star_train writes it"
+        )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

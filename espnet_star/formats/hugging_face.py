@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,15 @@ from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.errors import StarError
+from espnet_star.formats.staging import staged
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students.config import check_config
 from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
 
 WEIGHTS = "model.safetensors"
+FILES = ("config.json", WEIGHTS, "preprocessor_config.json")
+# Written into config.json; raised when a reader of today would misread what is written.
+FORMAT = 1
 # Largest difference of a hidden state between us and transformers, relative to its size.
 TOLERANCE = 1e-5
 _PROJECTION = "feature_projection.projection"
@@ -28,6 +30,21 @@ _UNUSED = ("masked_spec_embed", "lm_head.", "classifier.", "projector.", "layer_
 
 
 def save_student(encoder: StarEncoder, directory: str | Path) -> None:
+    """Write a student's directory, whole or not at all.
+
+    Args:
+        encoder: The student.
+        directory: Created if missing; files of the same name are replaced once everything
+            has been written beside them.
+
+    Raises:
+        StarError: If it cannot be written.
+    """
+    with staged(directory) as scratch:
+        write_student(encoder, scratch)
+
+
+def write_student(encoder: StarEncoder, directory: Path) -> None:
     """Write configuration, weights and feature extractor.
 
     HubertModel always has a linear map after the convolutions; where the student has
@@ -35,11 +52,8 @@ def save_student(encoder: StarEncoder, directory: str | Path) -> None:
 
     Args:
         encoder: The student.
-        directory: Created if missing; files of the same name are replaced at once,
-            after everything has been written beside them.
+        directory: An existing one, for instance of :func:`staged`.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
     if encoder.config.identity_projection:
         width = encoder.config.hidden_size
@@ -52,16 +66,12 @@ def save_student(encoder: StarEncoder, directory: str | Path) -> None:
         do_normalize=False,
         return_attention_mask=True,
     )
-    config = HubertConfig.from_dict(encoder.config.to_dict() | {"architectures": ["HubertModel"]})
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        save_file(state, Path(scratch) / WEIGHTS, metadata={"format": "pt"})
-        config.save_pretrained(scratch)
-        # safetensors lets nobody but the owner read, whatever the umask says.
-        mode = (Path(scratch) / "config.json").stat().st_mode
-        (Path(scratch) / WEIGHTS).chmod(mode)
-        extractor.save_pretrained(scratch)
-        for path in Path(scratch).iterdir():
-            shutil.move(path, directory / path.name)
+    notes = {"architectures": ["HubertModel"], "star_format": FORMAT}
+    HubertConfig.from_dict(encoder.config.to_dict() | notes).save_pretrained(directory)
+    save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
+    # safetensors lets nobody but the owner read, whatever the umask says.
+    (directory / WEIGHTS).chmod((directory / "config.json").stat().st_mode)
+    extractor.save_pretrained(directory)
 
 
 def load_student(name_or_directory: str | Path) -> StarEncoder:
@@ -103,7 +113,7 @@ def check_saved(student: StarEncoder, directory: str | Path) -> float:
     saved = load_student(directory).state_dict()
     for name, value in student.state_dict().items():
         if not torch.equal(saved[name], value):
-            raise StarError(f"{directory}: {name} was not read back as it was written")
+            raise StarError(f"{Path(directory).name}: {name} was not read back as it was written")
     disable_progress_bar()
     plain = HubertModel.from_pretrained(directory).eval()
     speech = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
@@ -116,7 +126,9 @@ def check_saved(student: StarEncoder, directory: str | Path) -> float:
     gap = max(float((a - b).abs().max()) for a, b in pairs)
     scale = max(float(a.abs().max()) for a, _ in pairs)
     if not gap <= TOLERANCE * max(1.0, scale):
-        raise StarError(f"{directory} gives other features in transformers: off by {gap:.2e}")
+        raise StarError(
+            f"{Path(directory).name} gives other features in transformers: off by {gap:.2e}"
+        )
     return gap
 
 
@@ -124,7 +136,8 @@ def load_config(name_or_directory: str | Path) -> HubertConfig:
     """Configuration of a student directory, checked.
 
     Raises:
-        StarError: If it is not a HuBERT that the student implements.
+        StarError: If it is not a HuBERT that the student implements, or was written by a
+            later version of espnet_star.
     """
     path = find_file(name_or_directory, "config.json")
     # Read here, since HubertConfig takes any model_type for its own.
@@ -132,11 +145,25 @@ def load_config(name_or_directory: str | Path) -> HubertConfig:
     found = values.get("model_type")
     if found != "hubert":
         raise StarError(f"{path} must describe a HuBERT (model_type hubert), got {found!r}")
-    config = HubertConfig.from_dict(values)
-    if not hasattr(config, "identity_projection"):
-        config.identity_projection = False
-    check_config(config)
+    written = values.get("star_format", FORMAT)
+    if written not in range(1, FORMAT + 1):
+        raise StarError(
+            f"{path} has star_format {written!r}, this espnet_star reads up to {FORMAT}; it was "
+            "written by a later one: update espnet_star"
+        )
+    try:
+        config = HubertConfig.from_dict({"identity_projection": False} | values)
+        check_config(config)
+    except StarError as error:
+        raise StarError(f"{path}: {error}") from error
+    except Exception as error:  # which class depends on the version of transformers
+        raise StarError(f"{path} is not a HuBERT's configuration ({_one_line(error)})") from error
     return config
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join(lines) or type(error).__name__
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,11 +1,17 @@
+"""A bug here exports another student, overwrites work, or leaves half of it behind."""
+
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
 import yaml
-from transformers import HubertModel
+from huggingface_hub import ModelCard
+from transformers import AutoFeatureExtractor, AutoModel, HubertModel
 
+from espnet_star.analysis import profile
+from espnet_star.analysis.subjects import find_subject
 from espnet_star.bin.star_export import main
 from espnet_star.formats import hugging_face
 from espnet_star.students import StarEncoder
@@ -37,7 +43,10 @@ def experiment(tmp_path):
 
 
 @pytest.fixture
-def export(experiment, tmp_path, capsys):
+def export(experiment, tmp_path, capsys, monkeypatch):
+    # The cost of one utterance instead of 32: these tests export often.
+    monkeypatch.setattr(profile, "LIBRISPEECH_LENGTHS", (16000,))
+
     def call(outdir, *options, expdir=experiment[0]):
         status = 0
         try:
@@ -85,7 +94,7 @@ def test_existing_student_is_replaced_only_with_force(export):
     assert export("student")[0] == 0
     status, captured, out = export("student", "--random_init", "true")
     assert status == 2
-    assert f"{out} already holds a model; give --force true" in captured.err
+    assert f"{out} already holds config.json; give --force true" in captured.err
     before = weights(out)
     assert export("student", "--random_init", "true", "--force", "true")[0] == 0
     assert not same(before, weights(out))
@@ -144,6 +153,104 @@ def test_difference_from_transformers_is_an_error(export, monkeypatch):
     status, captured, _ = export("student")
     assert status == 2
     assert "gives other features in transformers" in captured.err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json", "README.md"])
+def test_nothing_is_overwritten_without_force(export, name):
+    """Fails if half a directory of somebody else's is filled up with ours."""
+    out = export("student")[2]
+    card = (out / "README.md").read_text()
+    for path in out.iterdir():
+        path.unlink()
+    (out / name).write_text(card)
+    status, captured, out = export("student")
+    assert status == 2
+    assert f"already holds {name}; give --force true" in captured.err
+    assert [path.read_text() for path in out.iterdir()] == [card]
+
+
+def test_files_of_others_stay_even_with_force(export):
+    out = export("student")[2]
+    (out / "notes.txt").write_text("mine")
+    (out / "README.md").write_text("mine")
+    status, captured, out = export("student", "--random_init", "true", "--force", "true")
+    assert status == 0, captured.err
+    assert "README.md is not star_export's and was left as it is" in captured.out
+    assert {(out / name).read_text() for name in ("notes.txt", "README.md")} == {"mine"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_export_leaves_nothing(export, monkeypatch, tmp_path, error):
+    def stop(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hugging_face, "save_file", stop)
+        status, captured, out = export("student")
+        assert status == (130 if error is KeyboardInterrupt else 2)
+        assert "interrupted" in captured.err or "No space left" in captured.err
+        assert [path.name for path in tmp_path.iterdir()] == ["exp"]
+    assert export("student")[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(hugging_face, "save_file", stop)
+    assert export("student", "--random_init", "true", "--force", "true")[0] != 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_failed_check_leaves_nothing(export, monkeypatch):
+    monkeypatch.setattr(hugging_face, "TOLERANCE", -1.0)
+    assert not export("student")[2].exists()
+
+
+def test_auto_classes_load_it(export):
+    out = export("student")[2]
+    assert type(AutoModel.from_pretrained(out)) is HubertModel
+    assert AutoFeatureExtractor.from_pretrained(out).sampling_rate == 16000
+    modes = {path.stat().st_mode for path in out.iterdir()}
+    assert len(modes) == 1, "every file must be as readable as the rest"
+
+
+def test_the_card_tells_what_was_asked(export, tmp_path):
+    machine = {"date": "2026-01-01", "cpu": "a CPU", "cores": 2, "gpus": [], "python": "3"}
+    machine |= {"torch": "2", "espnet": "2", "transformers": "5", "command": "star_score table"}
+    system = {"key": "a", "system": "student", "params": 1, "metrics": {"cer": 0.716}}
+    (tmp_path / "results.json").write_text(json.dumps({"systems": [system], "machine": machine}))
+    status, captured, out = export(
+        "student",
+        *("--results", str(tmp_path / "results.json"), "--license", "cc-by-4.0"),
+        *("--base_model", "openai/whisper-base", "--name", "me/star"),
+    )
+    assert status == 0, captured.err
+    card = ModelCard.load(out / "README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert card.data.base_model == "openai/whisper-base"
+    assert "| student | 0.00 | 71.6 |" in card.text
+    assert 'from_pretrained("me/star")' in card.text
+    params = sum(p.numel() for p in StarEncoder.from_pretrained(out).parameters())
+    assert f"| Parameters | {params / 1e6:.2f} M |" in card.text
+    subject = find_subject(str(out))
+    macs = profile.profile(subject, (16000,))["macs_per_second"]
+    assert f"| Multiply-accumulates | {macs / 1e9:.2f} G per second of audio |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--license", "Apache License", "--license must be an identifier"),
+        ("--results", "absent.json", "absent.json: cannot be read"),
+        ("--results", "exp/other.json", "other.json: not a table of results"),
+    ],
+)
+def test_a_mistake_in_the_card_comes_before_the_work(
+    export, tmp_path, monkeypatch, option, value, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp" / "other.json").write_text('{"accuracy": 1}')
+    status, captured, out = export("student", option, value)
+    assert status == 2
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not out.exists()
 
 
 def test_module_runs_by_itself(experiment, tmp_path):

@@ -77,3 +77,20 @@ def test_weights_that_do_not_fit_are_named(experiment):
     rewrite(experiment, lambda state: state.update(shape))
     with pytest.raises(StarError, match=r"encoder.layer_norm.bias must have shape \(16,\)"):
         load_experiment(experiment)
+
+
+@pytest.mark.parametrize(
+    ("conf", "found"), [({"gating": True}, "unknown student option 'gating'"), ([1], "argument")]
+)
+def test_a_config_of_another_version_is_named(experiment, conf, found):
+    path = experiment / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(config | {"encoder_conf": conf}))
+    with pytest.raises(StarError, match=f"encoder_conf cannot be used .*{found}.*that version"):
+        load_experiment(experiment)
+
+
+def test_a_model_file_that_holds_no_weights_is_named(experiment):
+    torch.save(torch.zeros(3), experiment / "2epoch.pth")
+    with pytest.raises(StarError, match="must hold a model's weights by name, got Tensor"):
+        load_experiment(experiment)

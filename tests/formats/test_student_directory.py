@@ -69,6 +69,31 @@ def test_a_broken_or_foreign_config_is_named(directory, text):
         StarEncoder.from_pretrained(directory)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"star_format": 2}, "has star_format 2, this espnet_star reads up to 1.*update"),
+        ({"star_format": "new"}, "has star_format 'new'"),
+        ({"hidden_act": "swish"}, "student option hidden_act must be one of"),
+        ({"hidden_size": "wide"}, "is not a HuBERT's configuration"),
+        ({"conv_stride": [5, 2]}, "is not a HuBERT's configuration"),
+    ],
+)
+def test_a_config_of_another_version_is_named(directory, change, message):
+    """Fails if a file that is read wrongly, or not at all, is not named with the reason."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    assert config["star_format"] == 1
+    path.write_text(json.dumps(config | change))
+    with pytest.raises(StarError, match=message) as error:
+        StarEncoder.from_pretrained(directory)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    del config["star_format"]
+    path.write_text(json.dumps(config))
+    StarEncoder.from_pretrained(directory)
+
+
 def test_weights_that_do_not_fit_are_named(directory):
     """Fails if anything is left random in silence, as transformers would."""
     key = "encoder.layers.1.final_layer_norm.weight"

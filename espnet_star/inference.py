@@ -1,0 +1,229 @@
+"""A trained student at work: waveforms or audio files to hidden states, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from espnet_star.errors import StarError
+from espnet_star.outputs import SAMPLE_RATE, frame_count
+from espnet_star.students import StarEncoder
+from espnet_star.waveforms import Audio, waveform
+
+Layer: TypeAlias = int | str
+ALL, LAST = "all", "last"
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Hidden states of some utterances, in the order in which they were given.
+
+    Attributes:
+        hidden_states: One tensor ``(B, N, D)`` for each layer asked for, zero past an
+            utterance's end. Of all, index 0 is the input of the first Transformer layer
+            and index ``l`` the output of layer ``l``.
+        lengths: Frames of each utterance, ``(B,)``, at 50 frames per second.
+        last: ``(B, N, D)``, the last of ``hidden_states``. Where that is the student's last
+            and the student has pre-norm layers, it has passed the final LayerNorm, as
+            transformers' ``last_hidden_state`` has.
+    """
+
+    hidden_states: tuple[torch.Tensor, ...]
+    lengths: torch.Tensor
+    last: torch.Tensor
+
+    def utterance(self, index: int) -> tuple[torch.Tensor, ...]:
+        """Hidden states ``(N_i, D)`` of one utterance, without padding."""
+        frames = int(self.lengths[index])
+        return tuple(state[index, :frames] for state in self.hidden_states)
+
+
+class Speech2Features:
+    """A student in eval mode that takes waveforms, lists of them, or audio files.
+
+    Args:
+        encoder: The student.
+        device: Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ...
+        dtype: Type that it computes in: float32, bfloat16 or float16.
+
+    Raises:
+        StarError: If the device is not there or the type is another one.
+    """
+
+    def __init__(
+        self,
+        encoder: StarEncoder,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = torch.float32,
+    ):
+        self.device = _device(device)
+        self.dtype = _dtype(dtype)
+        self.encoder = encoder.to(device=self.device, dtype=self.dtype).eval()
+        if self.device.type == "cpu":
+            self.encoder.prepare()
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer layers L; there are L + 1 hidden states."""
+        return self.encoder.num_layers
+
+    def output_size(self) -> int:
+        """Width D of every hidden state."""
+        return self.encoder.output_size()
+
+    @torch.no_grad()  # not inference_mode: a head may be trained on what comes out
+    def __call__(
+        self,
+        audio: Audio | Iterable[Audio],
+        rate: int | None = None,
+        layer: Layer = ALL,
+        batch_seconds: float | None = None,
+    ) -> Features:
+        """Hidden states of one or several utterances.
+
+        An utterance has the same features whatever it is given with.
+
+        Args:
+            audio: A waveform ``(T,)`` (NumPy or torch, floating point or int16), a path to an
+                audio file of any rate and number of channels, or several of either: a list,
+                a tuple, a generator.
+            rate: Sampling rate of waveforms in Hz, 16000 by default. Files bring their own.
+            layer: ``"all"``, ``"last"``, or an index: 0 is the input of the first layer, L or
+                -1 the last output.
+            batch_seconds: Most audio to encode at once, with its padding, to limit memory;
+                all of it by default. An utterance that is longer goes alone.
+
+        Returns:
+            The features, on the student's device and in its type.
+
+        Raises:
+            StarError: Naming the utterance that is empty, shorter than one frame (25 ms), not
+                finite, missing or no audio; or the option that is out of range.
+        """
+        layers = _layers(layer, self.num_layers)
+        limit = _limit(batch_seconds)
+        waves = [waveform(item, rate, name) for name, item in _items(audio)]
+        if not waves:
+            raise StarError("no audio was given; expected at least one waveform or path")
+        lengths = torch.tensor([len(wave) for wave in waves])
+        frames = frame_count(lengths)
+        shape = (len(waves), int(frames.max()), self.output_size())
+        states = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers]
+        normalise = layers[-1] == self.num_layers and self.encoder.config.do_stable_layer_norm
+        last = torch.zeros_like(states[-1]) if normalise else states[-1]
+        for batch in _batches(lengths.tolist(), limit):
+            speech = torch.nn.utils.rnn.pad_sequence([waves[i] for i in batch], batch_first=True)
+            speech = speech.to(device=self.device, dtype=self.dtype)
+            outputs = self.encoder.layer_outputs(speech, lengths[batch].to(self.device))
+            chosen = [outputs.hidden_states[index] for index in layers]
+            for row, index in enumerate(batch):
+                n = int(frames[index])
+                for state, values in zip(states, chosen, strict=True):
+                    state[index, :n] = values[row, :n]
+                if normalise:
+                    last[index, :n] = self.encoder.encoder.output(chosen[-1][row, :n])
+        return Features(tuple(states), frames.to(self.device), last)
+
+
+def load(
+    name_or_directory: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+) -> Speech2Features:
+    """Load a student to extract features with.
+
+    Args:
+        name_or_directory: Hugging Face directory, hub name or the folder of a distillation.
+        device: Where it runs.
+        dtype: Type that it computes in: ``float32``, ``bfloat16`` or ``float16``.
+
+    Returns:
+        A callable from waveforms or files to :class:`Features`.
+
+    Raises:
+        StarError: If there is no such student, or device or type cannot be used.
+
+    Example:
+        >>> encode = espnet_star.load("student")
+        >>> features = encode(["first.wav", "second.flac"])
+        >>> features.last.shape, features.lengths
+    """
+    if Path(name_or_directory).suffix == ".onnx":
+        raise StarError(
+            f"{name_or_directory}: load reads Hugging Face directories, hub names and "
+            "distillation folders; give the directory that the ONNX file was made from"
+        )
+    return Speech2Features(StarEncoder.from_pretrained(name_or_directory), device, dtype)
+
+
+def _items(audio: Audio | Iterable[Audio]) -> Iterator[tuple[str, Audio]]:
+    """Utterances with a name each for messages."""
+    if isinstance(audio, str | Path | np.ndarray | torch.Tensor):
+        yield (str(audio) if isinstance(audio, str | Path) else "the waveform"), audio
+        return
+    if not isinstance(audio, Iterable) or isinstance(audio, bytes | dict):
+        raise StarError(
+            f"audio must be a waveform, a path, or several of them, got {type(audio).__name__}"
+        )
+    for index, item in enumerate(audio):
+        yield (str(item) if isinstance(item, str | Path) else f"waveform {index}"), item
+
+
+def _layers(layer: Layer, num_layers: int) -> Sequence[int]:
+    """Indices of the hidden states asked for, counted from 0."""
+    if layer == ALL:
+        return range(num_layers + 1)
+    index = num_layers if layer == LAST else layer
+    whole = isinstance(index, int | np.integer) and not isinstance(index, bool)
+    if not whole or not -num_layers - 1 <= int(index) <= num_layers:
+        raise StarError(
+            f"layer must be 'all', 'last', 0 to {num_layers} or -1 for the last, got {layer!r}"
+        )
+    return [int(index) % (num_layers + 1)]
+
+
+def _limit(batch_seconds: float | None) -> float:
+    """Samples of a batch."""
+    if batch_seconds is None:
+        return float("inf")
+    if isinstance(batch_seconds, bool) or not isinstance(batch_seconds, int | float):
+        raise StarError(f"batch_seconds must be a number, got {type(batch_seconds).__name__}")
+    if not batch_seconds > 0:
+        raise StarError(f"batch_seconds must be above 0, got {batch_seconds}")
+    return batch_seconds * SAMPLE_RATE
+
+
+def _batches(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
+    """Indices of utterances of similar lengths, the longest first."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > limit:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StarError(f"device {name} cannot be used ({reason}); try 'cpu'") from error
+    return device
+
+
+def _dtype(name: str | torch.dtype) -> torch.dtype:
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES}
+    dtype = known.get(name) if isinstance(name, str) else name
+    if dtype not in _DTYPES:
+        raise StarError(f"dtype must be one of {', '.join(known)}, got {name}")
+    return dtype
