@@ -37,6 +37,9 @@ EXTRAS = {
     ],
     "test": ["pytest", "pytest-xdist"],
     "dev": ["ruff", "mypy", "types-PyYAML"],
+    # The documentation, and what runs the notebook under examples.
+    "docs": ["sphinx", "furo", "myst-parser", "griffelib>=2", "latex2mathml"],
+    "notebook": ["nbclient", "nbformat", "ipykernel", "matplotlib"],
 }
 EXTRAS["all"] = sorted({name for names in EXTRAS.values() for name in names})
 
