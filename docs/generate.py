@@ -57,7 +57,7 @@ def configuration_page() -> str:
     for section in star_train_sections():
         if section.where != shown:
             shown = section.where
-            lines += heading(shown, "^") + [INTRODUCTIONS[shown], ""]
+            lines += [*heading(shown, "^"), INTRODUCTIONS[shown], ""]
         lines += section_lines(section)
     lines += preset_table()
     lines += heading("The student in ESPnet's tasks", "-")
@@ -88,7 +88,9 @@ def key_lines(prefix: str, key: Key) -> list[str]:
     lines = [f".. confval:: {prefix}.{key.name}"]
     if key.type:
         lines.append(f"   :type: ``{key.type}``")
-    lines.append(f"   :default: {'given by ESPnet' if key.default is None else f'``{key.default}``'}")
+    lines.append(
+        f"   :default: {'given by ESPnet' if key.default is None else f'``{key.default}``'}"
+    )
     return [*lines, "", *(f"   {line}".rstrip() for line in key.meaning.splitlines()), ""]
 
 
@@ -115,7 +117,7 @@ def api_page(title: str, names: list[str]) -> str:
         module = importlib.import_module(name)
         inner = pkgutil.iter_modules(getattr(module, "__path__", []))
         for full in [name, *(f"{name}.{found.name}" for found in inner)]:
-            lines += heading(full, "-") + [f".. automodule:: {full}", ""]
+            lines += [*heading(full, "-"), f".. automodule:: {full}", ""]
             # What a package hands on is described with the package, where users import it.
             handed_on = sorted(getattr(module, "__all__", [])) if full != name else []
             if handed_on:
