@@ -33,6 +33,9 @@ napoleon_use_rtype = False
 # Attributes in the class's own list: autodoc describes those of data classes already.
 napoleon_use_ivar = True
 
+# Two hyphens begin an option here, not a dash.
+smartquotes = False
+
 html_theme = "furo"
 html_title = f"espnet_star {release}"
 html_static_path = ["static"]
