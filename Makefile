@@ -10,13 +10,14 @@ DEMO_OPTS ?=
 BIN = $(VENV)/bin
 RECIPE = egs2/amazon_queen/star1
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint docs clean
 
 help:
 	@echo "make demo          set up, distil Whisper base on real speech, ASR, SID, result table"
 	@echo "make demo SHORT=1  the same in six minutes"
 	@echo "make test          set up and run the tests"
 	@echo "make lint          ruff and mypy"
+	@echo "make docs          build/docs/index.html; a warning is an error"
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX)"
 
 install: $(VENV)/.installed
@@ -43,6 +44,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 SHELL = bash
 

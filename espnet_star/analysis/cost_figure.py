@@ -87,7 +87,7 @@ def qualities(
     """Quality of every model that has results; the others stand in the table only.
 
     Args:
-        results: What ``star_score table --json`` wrote.
+        results: Of `table.read_merged`.
         metric: One of its metrics.
         models: Labels of the models, the systems' keys or names.
         leave_out: Keys or names of systems that have no model and are not drawn.
@@ -96,7 +96,7 @@ def qualities(
         DataError: If a system has no model and is not left out, there is no such metric or
             system, or no model has results. Names what there is.
     """
-    systems = _systems(results)
+    systems = results["systems"]
     metrics = sorted({name for entry in systems for name in entry["metrics"]})
     if metric not in metrics:
         raise DataError(f"--y: no system has {metric}; there are {some(metrics, 20)}")
@@ -117,22 +117,6 @@ def qualities(
     if not found:
         raise DataError("--figure: no model to draw; every system was left out")
     return found
-
-
-def _systems(results: Any) -> list[dict[str, Any]]:
-    systems = results.get("systems") if isinstance(results, dict) else None
-    if not (
-        isinstance(systems, list)
-        and systems
-        and all(
-            isinstance(entry, dict)
-            and isinstance(entry.get("metrics"), dict)
-            and {"key", "system"} <= entry.keys()
-            for entry in systems
-        )
-    ):
-        raise DataError("--results: expected the JSON file that star_score table --json writes")
-    return systems
 
 
 def points(

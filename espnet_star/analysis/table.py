@@ -192,8 +192,13 @@ def read_merged(path: str | Path) -> dict[str, Any]:
         DataError: If it is missing or of another form.
     """
     content = read_json(path)
-    systems = content.get("systems") if isinstance(content, dict) else None
-    if not (isinstance(systems, list) and systems and all(map(_is_result, systems))):
+    whole = isinstance(content, dict) and isinstance(content.get("machine"), dict)
+    systems = content.get("systems") if whole else None
+    if not (
+        isinstance(systems, list)
+        and systems
+        and all(_is_result(entry) and "key" in entry for entry in systems)
+    ):
         raise DataError(f"{path}: expected merged results; write them with star_score table --json")
     return content
 

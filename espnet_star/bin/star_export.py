@@ -93,16 +93,9 @@ def _card_facts(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _results(path: str) -> str:
-    from espnet_star.analysis.table import markdown, read_json
+    from espnet_star.analysis.table import markdown, read_merged
 
-    content = read_json(path)
-    try:
-        return markdown(content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StarError(
-            f"{path}: not a table of results ({type(error).__name__}: {error}); expected the file "
-            "that star_score table --json writes"
-        ) from error
+    return markdown(read_merged(path))
 
 
 def _size(student: StarEncoder) -> dict[str, Any]:

@@ -48,7 +48,12 @@ def get_parser() -> argparse.ArgumentParser:
         required=True,
         help="Student (directory, hub name or distillation experiment) or teacher",
     )
-    parser.add_argument("--kind", default="auto", choices=["auto", "student", *TEACHERS])
+    parser.add_argument(
+        "--kind",
+        default="auto",
+        choices=["auto", "student", *TEACHERS],
+        help="What --upstream is; auto looks into its files",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--wav_scp", help="Lines 'utterance path'")
     source.add_argument(

@@ -27,7 +27,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dstdir", required=True, help="Directory to write")
     parser.add_argument("--fs", type=int, default=16000, help="Sampling rate in Hz")
-    parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
+    parser.add_argument(
+        "--audio_format", choices=("flac", "wav"), default="flac", help="Format of the audio files"
+    )
     parser.add_argument(
         "--min_samples", type=int, default=400, help="Drop utterances below this length"
     )

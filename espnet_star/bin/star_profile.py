@@ -22,7 +22,7 @@ from espnet_star.analysis.profile import (
 )
 from espnet_star.analysis.speed import measure_memory, measure_speed
 from espnet_star.analysis.subjects import SHAPES, Subject, find_subjects
-from espnet_star.analysis.table import read_json, write_json
+from espnet_star.analysis.table import read_merged, write_json
 from espnet_star.bin.command import positive, run_tool, str2bool
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import write_lines
@@ -171,7 +171,7 @@ def _qualities(args: argparse.Namespace, subjects: Sequence[Subject]) -> dict[st
             raise StarError(f"--x {cost} needs --{option} true")
     cost_figure.check_drawing(args.figure)
     models = [subject.name for subject in subjects]
-    found = cost_figure.qualities(read_json(args.results), args.y, models, args.leave_out)
+    found = cost_figure.qualities(read_merged(args.results), args.y, models, args.leave_out)
     for subject in subjects:
         if args.x == "bytes" and subject.name in found and subject.bytes is None:
             raise StarError(f"--x bytes: {subject.name} has no files; choose another cost")

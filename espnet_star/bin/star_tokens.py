@@ -21,7 +21,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="star_tokens", description=__doc__)
     parser.add_argument("--text", required=True, help="Kaldi-style text of the training set")
     parser.add_argument("--outdir", required=True, help="Gets tokens.txt and bpe.model")
-    parser.add_argument("--token_type", choices=["bpe", "char"], default="bpe")
+    parser.add_argument(
+        "--token_type",
+        choices=["bpe", "char"],
+        default="bpe",
+        help="SentencePiece's byte pairs, or characters",
+    )
     parser.add_argument("--vocab_size", type=int, default=100, help="Pieces of SentencePiece")
     return parser
 

@@ -41,7 +41,8 @@ class TemporalGramLoss(AbsDistillationLoss):
         target_norm: ``"none"`` is the paper's objective. ``"layer_norm"`` compares
             parameter-free layer-normalised states with Gram entries divided by the
             width, so that every diagonal is 1: for teachers with pre-norm layers, whose
-            residual stream no post-norm student can reach.
+            residual stream no post-norm student can reach. ``star_train`` chooses by the
+            teacher's layers where it is left out.
         scope: ``"utterance"`` is the paper's: relations between frames of the same
             utterance. ``"batch"`` (ours) takes all valid frames of the batch as one
             sequence, so that relations between utterances, where the speaker shows, are

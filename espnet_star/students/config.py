@@ -76,7 +76,38 @@ def student_config(preset: str = "starhubert", **overrides: Any) -> HubertConfig
 
     Args:
         preset: One of ``PRESETS``.
-        overrides: Any key of a preset or of ``COMMON``, in transformers' names.
+        **overrides: Any key of a preset or of ``COMMON``, in transformers' names.
+
+    Keyword Args:
+        conv_dim: Channels of each convolution of the front.
+        conv_kernel: Kernel size of each convolution. With the strides it must give a
+            receptive field of 400 samples (25 ms).
+        conv_stride: Stride of each convolution; the product must be 320 samples (20 ms).
+        hidden_size: Width D of the Transformer and of every hidden state.
+        intermediate_size: Width of the feed-forward layers.
+        num_attention_heads: Attention heads of a layer; must divide ``hidden_size``.
+        num_hidden_layers: Transformer layers L.
+        conv_bias: Whether the convolutions have a bias.
+        feat_extract_norm: ``"group"`` normalises after the first convolution over time,
+            one channel a group, on valid samples only; ``"layer"`` after every
+            convolution over channels.
+        do_stable_layer_norm: Pre-norm layers with one LayerNorm after the last; False
+            is the post-norm layout of HuBERT Base.
+        num_conv_pos_embeddings: Kernel size of the positional convolution, in frames.
+        num_conv_pos_embedding_groups: Its groups; must divide ``hidden_size``.
+        hidden_act: Activation of the feed-forward layers; ``"gelu"`` alone.
+        feat_extract_activation: Activation of the convolutions; ``"gelu"`` alone.
+        feat_proj_layer_norm: LayerNorm between convolutions and Transformer; True alone.
+        feat_proj_dropout: Dropout after that LayerNorm and the projection.
+        hidden_dropout: Dropout of the Transformer's input and of each sublayer's output.
+        attention_dropout: Dropout of attention probabilities.
+        activation_dropout: Dropout inside the feed-forward layers.
+        layerdrop: Probability of skipping a layer in training; 0 alone.
+        initializer_range: Standard deviation of fresh linear weights.
+        layer_norm_eps: Added to the variance in every LayerNorm past the convolutions.
+        identity_projection: Leave out the linear map between convolutions and
+            Transformer. None does so where the last of ``conv_dim`` equals
+            ``hidden_size``.
 
     Raises:
         StarError: On a misspelt preset or key, or values that do not fit together.

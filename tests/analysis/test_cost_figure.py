@@ -144,12 +144,6 @@ def test_results_that_do_not_fit(metric, models, leave_out, message):
         qualities(RESULTS, metric, models, leave_out)
 
 
-@pytest.mark.parametrize("content", [[], {}, {"systems": []}, {"systems": [{"key": "a"}]}])
-def test_results_of_another_kind(content):
-    with pytest.raises(DataError, match="expected the JSON file that star_score table"):
-        qualities(content, "cer", ["a"])
-
-
 def test_labels_of_qualities():
     assert quality_label("sid_acc_channel") == "sid_acc_channel (%), higher is better"
     assert quality_label("cer") == "cer (%), lower is better"

@@ -3,7 +3,16 @@ import json
 import pytest
 
 from espnet_star.analysis.machine import machine_facts
-from espnet_star.analysis.table import add_result, lookup, markdown, merge, read_metric, violations
+from espnet_star.analysis.table import (
+    add_result,
+    lookup,
+    markdown,
+    merge,
+    read_merged,
+    read_metric,
+    violations,
+    write_json,
+)
 from espnet_star.data.errors import DataError
 
 
@@ -76,6 +85,23 @@ def test_malformed_and_equal_names(tmp_path):
         add_result(tmp_path / folder / "b.json", "B")
     with pytest.raises(DataError, match="another result is called b"):
         merge([tmp_path / "x" / "b.json", tmp_path / "y" / "b.json"])
+
+
+def test_merged_results_are_read_back(results, tmp_path):
+    write_json(tmp_path / "results.json", results)
+    assert read_merged(tmp_path / "results.json") == results
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], {}, {"systems": []}, {"systems": [{"key": "a"}]}, {"systems": [{"metrics": {}}]}],
+)
+def test_results_of_another_kind(content, tmp_path):
+    if isinstance(content, dict):
+        content["machine"] = {}
+    write_json(tmp_path / "results.json", content)
+    with pytest.raises(DataError, match="write them with star_score table --json"):
+        read_merged(tmp_path / "results.json")
 
 
 def test_relations(results):

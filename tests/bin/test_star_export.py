@@ -238,7 +238,7 @@ def test_the_card_tells_what_was_asked(export, tmp_path):
     [
         ("--license", "Apache License", "--license must be an identifier"),
         ("--results", "absent.json", "absent.json: cannot be read"),
-        ("--results", "exp/other.json", "other.json: not a table of results"),
+        ("--results", "exp/other.json", "other.json: expected merged results"),
     ],
 )
 def test_a_mistake_in_the_card_comes_before_the_work(

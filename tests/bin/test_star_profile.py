@@ -73,7 +73,7 @@ def files(tmp_path):
         {"key": "student", "system": "STaR", "params": 1, "metrics": metrics},
         {"key": "logmel", "system": "logmel", "params": 0, "metrics": metrics},
     ]
-    (tmp_path / "results.json").write_text(json.dumps({"systems": systems}))
+    (tmp_path / "results.json").write_text(json.dumps({"systems": systems, "machine": {}}))
     names = {"json": "new/p.json", "markdown": "new/p.md", "figure": "new/p.svg"}
     options = {f"--{option}": str(tmp_path / name) for option, name in names.items()}
     options |= {"--results": str(tmp_path / "results.json"), "--y": "sid_acc"}

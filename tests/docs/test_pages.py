@@ -1,0 +1,111 @@
+"""The code that pages show; a bug here gives readers commands that do not work."""
+
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from espnet_star.bin.star_prepare_data import main as prepare
+from espnet_star.data.kaldi import read_counts
+from espnet_star.errors import StarError
+from espnet_star.losses import TemporalGramLoss
+from espnet_star.outputs import frame_count
+from espnet_star.teachers import TEACHERS, build_teacher
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
+
+
+class MyEncoder(torch.nn.Module):
+    """Frames of 400 samples, and two layers that mix neighbours."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.front = torch.nn.Conv1d(1, width, 400, stride=320)
+        self.first = torch.nn.Conv1d(width, width, 3, padding=1)
+        self.second = torch.nn.Conv1d(width, width, 3, padding=1)
+
+    def forward(self, speech):
+        x = self.front(speech[:, None])
+        y = torch.tanh(self.first(x))
+        return [part.transpose(1, 2) for part in (x, y, torch.tanh(self.second(y)))]
+
+
+def test_the_adapter_of_the_teacher_page_teaches(tmp_path, monkeypatch, batch, tiny_student):
+    package = types.ModuleType("my_package")
+    package.MyEncoder = MyEncoder
+    monkeypatch.setitem(sys.modules, "my_package", package)
+    adapter, registration = blocks("teacher.md", "python")
+    names = {}
+    exec(adapter, names)
+    monkeypatch.setitem(TEACHERS, "mine", None)
+    exec(registration, {"TEACHERS": TEACHERS, **names})
+    path = tmp_path / "encoder.pth"
+    torch.save(MyEncoder(12).state_dict(), path)
+
+    teacher = build_teacher(str(path), kind="mine", width=12)
+    speech, lengths = batch
+    speech = speech[:, : int(lengths.max())]
+    targets = teacher(speech, lengths)
+    assert torch.equal(targets.lengths, frame_count(lengths))
+    alone = teacher(speech[2:3], lengths[2:3]).hidden_states[-1]
+    torch.testing.assert_close(targets.hidden_states[-1][2:3, : alone.shape[1]], alone)
+    with torch.no_grad():
+        outputs = tiny_student.layer_outputs(speech, lengths)
+    assert float(TemporalGramLoss()(outputs, targets)[0]) > 0
+    with pytest.raises(StarError, match="has no attention maps"):
+        teacher(speech, lengths, attentions=True)
+
+
+def run_in(folder, script):
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, check=True)
+
+
+def test_a_folder_of_audio_becomes_data(tmp_path, monkeypatch):
+    for name in ("anna/one two.wav", "anna/three.flac", "bert/three.wav", "bert/notes.txt"):
+        path = tmp_path / "audio" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".txt":
+            path.write_text("no audio")
+        else:
+            soundfile.write(path, 0.1 * torch.randn(11025).numpy(), 11025)
+    for script in blocks("corpus.md", "sh")[:2]:
+        run_in(tmp_path, script)
+    speakers = (tmp_path / "data/train/utt2spk").read_text().splitlines()
+    assert speakers == ["anna-one-two anna", "anna-three anna", "bert-three bert"]
+
+    assert prepared(tmp_path, monkeypatch) == dict.fromkeys(
+        ("anna-one-two", "anna-three", "bert-three"), 16000
+    )
+
+
+def prepared(folder, monkeypatch):
+    """Samples of each utterance after star_prepare_data."""
+    monkeypatch.chdir(folder)
+    prepare(["--srcdir", "data/train", "--dstdir", "dump/raw/train", "--nj", "1"])
+    return read_counts("dump/raw/train/utt2num_samples")
+
+
+def test_what_lhotse_exports_becomes_data(tmp_path, monkeypatch):
+    lhotse = pytest.importorskip("lhotse", reason="pip install espnet_star[recipes]")
+    from lhotse.kaldi import export_to_kaldi
+
+    soundfile.write(tmp_path / "talk.flac", 0.1 * torch.randn(48000).numpy(), 24000)
+    recording = lhotse.Recording.from_file(tmp_path / "talk.flac")
+    supervision = lhotse.SupervisionSegment("anna-1", "talk", 0.5, 1.0, speaker="anna", text="HI")
+    export_to_kaldi(
+        lhotse.RecordingSet.from_recordings([recording]),
+        lhotse.SupervisionSet.from_segments([supervision]),
+        tmp_path / "data/train",
+    )
+    (script,) = [block for block in blocks("corpus.md", "sh") if block.startswith("sed ")]
+    run_in(tmp_path, script)
+    assert prepared(tmp_path, monkeypatch) == {"anna-1": 16000}
