@@ -72,6 +72,11 @@ class Subject:
         return model.prepare() if isinstance(model, StarEncoder) else model
 
 
+def student_subject(name: str, options: dict[str, Any]) -> Subject:
+    """A student of an architecture that is at hand, as ``StarEncoder.options`` gives it."""
+    return Subject(name, name, lambda: StarEncoder(**options).eval())
+
+
 def find_subjects(texts: Sequence[str]) -> list[Subject]:
     """Every model of a comparison, before any is measured.
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.errors import StarError
 from espnet_star.formats.experiment import load_experiment
 from espnet_star.formats.hugging_face import FILES, check_saved, write_student
 from espnet_star.formats.model_card import CARD, Card, check_licence, is_foreign, model_card
@@ -101,11 +100,9 @@ def _results(path: str) -> str:
 def _size(student: StarEncoder) -> dict[str, Any]:
     """Parameters and cost, as star_profile counts them."""
     from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, profile
-    from espnet_star.analysis.subjects import Subject
+    from espnet_star.analysis.subjects import student_subject
 
-    options = student.options()
-    subject = Subject("student", lambda: StarEncoder(**options).eval())
-    row = profile(subject, LIBRISPEECH_LENGTHS)
+    row = profile(student_subject("student", student.options()), LIBRISPEECH_LENGTHS)
     return {
         "config": student.config,
         "params": row["params"],

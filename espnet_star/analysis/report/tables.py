@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from espnet_star.analysis import table
-from espnet_star.analysis.profile import COLUMNS, COUNTED, LIBRISPEECH_LENGTHS, profile, seconds
+from espnet_star.analysis.cost_table import COUNTS
+from espnet_star.analysis.profile import COUNTED, LIBRISPEECH_LENGTHS, profile, seconds
 from espnet_star.analysis.report.experiment import Experiment
 from espnet_star.analysis.report.heads import HeadWeights
 from espnet_star.analysis.report.similarity import followed
-from espnet_star.analysis.subjects import Subject, find_subject
+from espnet_star.analysis.subjects import find_subject, student_subject
 from espnet_star.errors import StarError
-from espnet_star.students import StarEncoder
 
 _SETTINGS = {
     "Optimiser": ("optim", "optim_conf"),
@@ -118,11 +118,11 @@ def costs(experiments: Sequence[Experiment]) -> Table:
     """Size and cost of every student and teacher."""
     rows: dict[str, dict[str, Any]] = {}
     for found in experiments:
-        options = found.student.options()
-        rows[found.label] = profile(Subject(found.label, _maker(options)), LIBRISPEECH_LENGTHS)
+        student = student_subject(found.label, found.student.options())
+        rows[found.label] = profile(student, LIBRISPEECH_LENGTHS)
         if found.teacher not in rows:
             rows[found.teacher] = _teacher_cost(found)
-    shown = [c for c in COLUMNS if any(row.get(c.key) is not None for row in rows.values())]
+    shown = [column for column in COUNTS if any(column.fills(row) for row in rows.values())]
     texts = [[name, *(column.cell(row) for column in shown)] for name, row in rows.items()]
     note = (
         f"MACs: {COUNTED}. Sum over {len(LIBRISPEECH_LENGTHS)} utterances of LibriSpeech "
@@ -130,10 +130,6 @@ def costs(experiments: Sequence[Experiment]) -> Table:
         "here."
     )
     return Table("Cost", ["model", *(column.header for column in shown)], texts, note)
-
-
-def _maker(options: dict[str, Any]) -> Any:
-    return lambda: StarEncoder(**options).eval()
 
 
 def _teacher_cost(experiment: Experiment) -> dict[str, Any]:
