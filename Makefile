@@ -29,7 +29,7 @@ $(VENV)/.installed: setup.py
 	if [ -n "$(TORCH_INDEX)" ]; then \
 		$(BIN)/python -m pip install -q --index-url "$(TORCH_INDEX)" torch==2.11.0 torchaudio==2.11.0; \
 	fi
-	$(BIN)/python -m pip install -q -e ".[recipes,test,dev]"
+	$(BIN)/python -m pip install -q -e ".[recipes,onnx,test,dev]"
 	touch $@
 
 demo: install

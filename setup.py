@@ -35,6 +35,8 @@ EXTRAS = {
         "editdistance",
         "torcheval",
     ],
+    # torch.export takes the options that star_onnx needs.
+    "onnx": ["onnx", "onnxruntime", "onnxscript", "torch>=2.11"],
     "test": ["pytest", "pytest-xdist"],
     "dev": ["ruff", "mypy", "types-PyYAML"],
 }
