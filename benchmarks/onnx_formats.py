@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,7 @@ def measure(name: str, directory: Path, args: argparse.Namespace) -> list[dict[s
         speech = 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE))
         lengths = torch.tensor([speech.shape[1]])
         sides = {
-            label: lambda encode=encode: repeated(encode, speech, lengths)
-            for label, encode in encoders.items()
+            label: partial(repeated, encode, speech, lengths) for label, encode in encoders.items()
         }
         times = interleaved(sides, args.repeats)
         base = statistics.median(times[TORCH])

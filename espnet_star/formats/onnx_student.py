@@ -109,7 +109,7 @@ class OnnxStudent(AbsTeacher):
                 f"{self.name}: lengths must lie between {RECEPTIVE_FIELD} (one frame) and T = "
                 f"{speech.shape[1]} samples, got {min(sizes)} to {max(sizes)}"
             )
-        speech = speech.detach().float().cpu()
+        device, speech = speech.device, speech.detach().float().cpu()
         if self.facts["precision"] == "int8":
             rows = [self._call(row[None, :n], [n]) for row, n in zip(speech, sizes, strict=True)]
             total = int((speech.shape[1] - RECEPTIVE_FIELD) // self.facts["hop"]) + 1
@@ -117,7 +117,7 @@ class OnnxStudent(AbsTeacher):
             frames = torch.cat([f for _, f in rows])
         else:
             states, frames = self._call(speech, sizes)
-        return states.to(lengths.device), frames.to(lengths.device)
+        return states.to(device), frames.to(device)
 
     def _call(self, speech: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         feed = {"speech": speech.numpy(), "lengths": torch.tensor(sizes).numpy()}
