@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 import warnings
@@ -24,7 +25,7 @@ from espnet_star.students import StarEncoder
 
 # Largest difference from the student in torch, relative to its state's norm over the valid
 # frames of a padded batch, in any layer.
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.2}
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.05}
 FILES = {"float32": "model.onnx", "float16": "model.float16.onnx", "int8": "model.int8.onnx"}
 PROGRAM = "model.pt2"
 LAYERS = ("all", "last")
@@ -123,6 +124,7 @@ def _write(
         external_data=False,
         verbose=False,
     ).model_proto
+    _name_sizes(model)
     for precision, name in names.items():
         converted = convert(model, precision)
         entry = converted.metadata_props.add()
@@ -145,6 +147,19 @@ def trace(student: StarEncoder, layers: str) -> torch.export.ExportedProgram:
         # Torch cannot prove by itself that frames of 320 samples fit into what was padded.
         prefer_deferred_runtime_asserts_over_guards=True,
     )
+
+
+def _name_sizes(model: Any) -> None:
+    """Call the free sizes by their names, where torch has numbered symbols."""
+    graph = model.graph
+    sizes = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
+    names = dict(zip(sizes, ("batch", "samples"), strict=True))
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = re.sub(
+                    r"\w+", lambda match: names.get(match[0], match[0]), size.dim_param
+                )
 
 
 def _facts(student: StarEncoder, layers: str, precision: str) -> dict[str, Any]:
@@ -200,16 +215,19 @@ def _check(student: StarEncoder, run: Any, layers: str, name: str, tolerance: fl
 
 
 def check_batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded batch of speech-like waveforms: voiced sounds in noise, rubbish past the ends."""
+    """Padded batch of speech-like waveforms, rubbish past the ends.
+
+    Voiced sounds and pauses 60 dB below them: coarse rounding shows in what is quiet.
+    """
     generator = torch.Generator().manual_seed(0)
     # The first fills the batch and ends between two frames.
     lengths = torch.tensor([33199, 21333, 720])
     time = torch.arange(33199) / SAMPLE_RATE
-    speech = 0.02 * torch.randn(len(lengths), len(time), generator=generator)
+    speech = 1e-4 * torch.randn(len(lengths), len(time), generator=generator)
     for row, pitch in enumerate((110.0, 180.0, 240.0)):
         phase = 2 * torch.pi * pitch * time + torch.sin(7 * time)
         voice = sum(torch.sin(harmonic * phase) / harmonic for harmonic in range(1, 12))
-        speech[row] += 0.1 * torch.sin(2 * torch.pi * 3 * time).abs() * voice
+        speech[row] += 0.1 * torch.sin(2 * torch.pi * 3 * time).clamp(min=0) * voice
     return speech, lengths
 
 
