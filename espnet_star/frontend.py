@@ -71,7 +71,7 @@ class StarFrontend(AbsFrontend):
             self.__dict__["upstream"] = encoder
             if freeze_updates is not None:
                 raise StarError(
-                    "freeze_updates trains a student; a teacher or ONNX file stays frozen"
+                    "freeze_updates trains a student; a teacher stays frozen, and so does ONNX"
                 )
         if freeze_updates is None:
             encoder.requires_grad_(False)

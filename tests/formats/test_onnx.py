@@ -177,7 +177,7 @@ def test_frontend_reads_the_file(onnx_files, batch):
     assert theirs.options()["upstream"] == path
     features.sum().backward()
     assert theirs.layer_weights.grad is not None
-    with pytest.raises(StarError, match="ONNX file stays frozen"):
+    with pytest.raises(StarError, match="stays frozen, and so does ONNX"):
         StarFrontend(path, freeze_updates=0)
 
 
