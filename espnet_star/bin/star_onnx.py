@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=list(FILES),
         default=["float32"],
-        help="int8: fastest on CPUs, a third of the size; float16: half the size",
+        help="int8: fastest on CPUs, below half the size; float16: half the size",
     )
     parser.add_argument(
         "--layers",
