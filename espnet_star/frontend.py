@@ -13,6 +13,7 @@ from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import is_experiment
 from espnet_star.formats.hugging_face import find_file, read_json
+from espnet_star.formats.onnx_student import SUFFIX, OnnxStudent
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
 from espnet_star.state_cache import StateCache, weights_fingerprint
 from espnet_star.students import StarEncoder
@@ -25,12 +26,12 @@ class StarFrontend(AbsFrontend):
 
     A student's weights are saved with the downstream model, whose ``config.yaml`` holds
     its full architecture: decoding needs nothing else. A teacher (the upper line of a
-    comparison) is not saved; its directory is needed again.
+    comparison) is not saved; its directory is needed again, as is an ONNX file.
 
     Args:
-        upstream: Student (Hugging Face directory, hub name or distillation experiment),
-            or a teacher.
-        kind: ``"student"``, a kind of teacher, or ``"auto"``.
+        upstream: Student (Hugging Face directory, hub name, distillation experiment or a
+            file of ``star_onnx``), or a teacher.
+        kind: ``"student"``, ``"onnx"``, a kind of teacher, or ``"auto"``.
         student_conf: Architecture of a student whose weights a checkpoint will bring;
             written into ``config.yaml`` in place of ``upstream``.
         normalize: Layer-normalise each state, without parameters, before the sum.
@@ -69,7 +70,9 @@ class StarFrontend(AbsFrontend):
             # Past torch's registration: a teacher's weights stay out of checkpoints.
             self.__dict__["upstream"] = encoder
             if freeze_updates is not None:
-                raise StarError("freeze_updates trains a student; a teacher stays frozen")
+                raise StarError(
+                    "freeze_updates trains a student; a teacher stays frozen, and so does ONNX"
+                )
         if freeze_updates is None:
             encoder.requires_grad_(False)
         self.layer_weights = torch.nn.Parameter(torch.zeros(encoder.num_layers + 1))
@@ -162,8 +165,9 @@ def build_upstream(
     upstream: str | None, kind: str = "auto", student_conf: dict[str, Any] | None = None
 ) -> StarEncoder | AbsTeacher:
     """Encoder of a frontend; see :class:`StarFrontend` for the arguments."""
-    if kind not in {"auto", "student", *TEACHERS}:
-        raise unknown_name("kind of upstream", kind, {"auto", "student", *TEACHERS})
+    kinds = {"auto", "student", "onnx", *TEACHERS}
+    if kind not in kinds:
+        raise unknown_name("kind of upstream", kind, kinds)
     if upstream is None:
         if not student_conf:
             raise StarError(
@@ -172,6 +176,8 @@ def build_upstream(
             )
         logging.info("Student built from student_conf; its weights come from the checkpoint")
         return StarEncoder(**student_conf)
+    if kind == "onnx" or (kind == "auto" and upstream.endswith(SUFFIX)):
+        return OnnxStudent(upstream)
     if kind == "auto":
         kind = "student" if looks_like_student(upstream) else "auto"
     if kind == "student":

@@ -99,6 +99,28 @@ def teacher_directory(tiny_hubert, tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="session")
+def onnx_files(tiny_options, tmp_path_factory):
+    """Folder with a student's directory, ``student``, and all formats of it, ``files``."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="the extra onnx is not installed")
+    from espnet_star.bin import star_onnx
+    from espnet_star.students import StarEncoder
+
+    directory = tmp_path_factory.mktemp("onnx")
+    torch.manual_seed(0)
+    student = StarEncoder(**tiny_options).eval()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    student.save_pretrained(directory / "student")
+    options = ["--precision", "float32", "float16", "int8", "--program", "true"]
+    star_onnx.main(
+        ["--upstream", f"{directory}/student", "--outdir", f"{directory}/files", *options]
+    )
+    return directory
+
+
 @pytest.fixture
 def batch():
     """Unequal utterances with rubbish past their ends, down to one frame."""

@@ -46,7 +46,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--upstream",
         required=True,
-        help="Student (directory, hub name or distillation experiment) or teacher",
+        help="Student (directory, hub name, distillation experiment or ONNX file) or teacher",
     )
     parser.add_argument(
         "--kind",
@@ -192,7 +192,8 @@ def extract_batch(
     Raises:
         StarError: If the encoder refuses an utterance or gives values that are not finite.
     """
-    device = next(encoder.parameters()).device
+    # An ONNX student has no parameters.
+    device = next(encoder.parameters(), torch.empty(0)).device
     waves = [torch.from_numpy(soundfile.read(result.path, dtype="float32")[0]) for result in batch]
     lengths = torch.tensor([len(wave) for wave in waves], device=device)
     speech = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)

@@ -74,7 +74,7 @@ def row_front(
         total, lengths = reduced(total, block.conv), reduced(lengths, block.conv)
     windows = _windows(speech, blocks)
     weight, bias = _first_affine(blocks[0], windows, first)
-    if torch.is_grad_enabled():
+    if _by_product():
         x, done = _layers(blocks[:1], windows, weight, bias), 1
     else:
         done = min(CACHED_LAYERS, len(blocks))
@@ -167,9 +167,14 @@ def _pieces(
     return out
 
 
+def _by_product() -> bool:
+    """Whether to convolve by plain products: with gradients, and where there is no oneDNN."""
+    return torch.is_grad_enabled() or not torch.backends.mkldnn.is_available()
+
+
 def convolve(x: torch.Tensor, conv: nn.Conv1d, activate: bool = False) -> torch.Tensor:
     """Convolve over rows, ``(B, R, C)`` to ``(B, R', C')``, GELU after it if wanted."""
-    if torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+    if _by_product():
         x = conv_rows(x, conv)
         return gelu(x) if activate else x
     return prepared.convolve(conv, x, activate)

@@ -113,6 +113,15 @@ def test_pieces_without_gradients_are_seamless(run, samples, monkeypatch):
     assert_close(one, other)
 
 
+def test_a_torch_without_onednn_runs_too(run, monkeypatch):
+    """As on Apple's processors."""
+    speech, lengths = 0.3 * torch.randn(2, 20011), torch.tensor([20011, 9000])
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with torch.no_grad():
+        one, other = run(True, speech, lengths)[0], run(False, speech, lengths)[0]
+    assert_close(one, other)
+
+
 def test_the_folded_norm_survives_smooth_loud_and_offset_speech(tiny_options, monkeypatch):
     """Neighbouring samples alike: the variance of a difference cancels in float32."""
     student = StarEncoder(**tiny_options)
