@@ -38,7 +38,7 @@ demo: install
 		$(if $(SHORT),--short true) $(DEMO_OPTS)
 
 test: install
-	$(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests
 
 lint: install
 	$(BIN)/ruff check .

@@ -40,8 +40,9 @@ def edit(experiment, **changes):
 
 def test_two_experiments_results_and_heads(report, run, experiment, head, tmp_path):
     results = tmp_path / "results.json"
-    system = {"system": "student", "params": 4e6, "metrics": {"sid_acc": 0.452}}
-    results.write_text(json.dumps({"systems": [system]}))
+    system = {"key": "student", "system": "student", "params": 4e6, "metrics": {"sid_acc": 0.452}}
+    machine = {"date": "2026-01-01", "cpu": "a CPU"}
+    results.write_text(json.dumps({"systems": [system], "machine": machine}))
     other = experiment.rename(experiment.parent / "second")
     code, out, err, text = report(run, other, "--results", results, "--heads", head)
     assert code == 0 and "error" not in err
