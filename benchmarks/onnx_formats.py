@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import arguments, interleaved, publish
+from harness import arguments, publish
 
+from espnet_star.analysis.speed import interleaved
 from espnet_star.formats.onnx_export import FILES, export_onnx
 from espnet_star.formats.onnx_student import OnnxStudent
 from espnet_star.outputs import SAMPLE_RATE

@@ -6,6 +6,7 @@ import tempfile
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.analysis.subjects import find_subject
 from espnet_star.teachers import build_teacher
@@ -19,6 +20,7 @@ def random_teacher(**conf: Any) -> AbsTeacher:
         **conf: Options of the adapter, for instance ``dtype="bfloat16"``. Waveforms are not
             normalised, as for HuBERT Base.
     """
+    disable_progress_bar()
     with tempfile.TemporaryDirectory() as directory:
         find_subject("hubert_base").build().save_pretrained(directory)
         return build_teacher(directory, do_normalize=False, **conf)
