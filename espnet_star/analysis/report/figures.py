@@ -163,9 +163,14 @@ def draw_curves(
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     positive = [value for value in values if value > 0 and np.isfinite(value)]
     if positive and len(positive) == len(values) and max(positive) > 8 * min(positive):
         axes.set_yscale("log")
+        # Powers of ten would be formulas, which are not read as such here.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif positive:
         axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#808080", alpha=0.25, lw=0.8)

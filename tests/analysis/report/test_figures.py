@@ -55,6 +55,12 @@ def test_svg_is_whole_and_needs_nothing(name):
     assert len(set(identifiers)) == len(identifiers)
 
 
+def test_a_logarithmic_axis_shows_plain_numbers():
+    series = {"run": Series([1, 2, 3], [1e-5, 1e-4, 1e-3])}
+    text = "".join(ET.fromstring(figures.draw_curves("rate", "Rate", series).svg).itertext())
+    assert "0.0001" in text and "$" not in text
+
+
 def test_names_are_shown_to_the_letter():
     drawings = list(every_kind(HOSTILE))
     texts = ["".join(ET.fromstring(d.svg).itertext()) for d in (drawings[2], drawings[3])]
