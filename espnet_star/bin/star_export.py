@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from espnet_star.formats.staging import staged
 from espnet_star.formats.target import check_target
 from espnet_star.formats.training_facts import training_facts
 from espnet_star.students import StarEncoder
+
+if TYPE_CHECKING:
+    from espnet_star.analysis.subjects import Subject
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -48,6 +51,9 @@ def get_parser() -> argparse.ArgumentParser:
         help="The hub's identifier, e.g. apache-2.0; by default the card says that the weights "
         "follow the terms of teacher and data",
     )
+    card.add_argument(
+        "--speed", type=str2bool, default=True, help="Measure the real-time factor, some seconds"
+    )
     card.add_argument("--results", metavar="FILE", help="JSON that star_score table has written")
     return parser
 
@@ -63,7 +69,7 @@ def export(args: argparse.Namespace) -> None:
     if args.random_init:
         torch.manual_seed(args.seed)
         student = StarEncoder(**student.options()).eval()
-    card = Card(**facts, **_size(student))
+    card = Card(**facts, **_size(student, args.speed))
     with staged(outdir) as scratch:
         write_student(student, scratch)
         gap = check_saved(student, scratch)
@@ -97,17 +103,32 @@ def _results(path: str) -> str:
     return markdown(read_merged(path))
 
 
-def _size(student: StarEncoder) -> dict[str, Any]:
-    """Parameters and cost, as star_profile counts them."""
+def _size(student: StarEncoder, timed: bool) -> dict[str, Any]:
+    """Parameters and cost, as star_profile counts and times them."""
     from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, profile
     from espnet_star.analysis.subjects import student_subject
 
-    row = profile(student_subject("student", student.options()), LIBRISPEECH_LENGTHS)
+    subject = student_subject("student", student.options())
+    row = profile(subject, LIBRISPEECH_LENGTHS)
     return {
         "config": student.config,
         "params": row["params"],
         "macs_per_second": row["macs_per_second"],
+        "speed": _speed(subject) if timed else "",
     }
+
+
+def _speed(subject: Subject) -> str:
+    from espnet_star.analysis.machine import machine_facts
+    from espnet_star.analysis.speed import measure_speed, rtf_key
+
+    seconds, threads = 5, 1
+    row = measure_speed([subject], [seconds], [threads], repeats=3)[0]
+    facts = machine_facts()
+    return (
+        f"{row[rtf_key(seconds, threads)]:.4f} with espnet_star: a clip of {seconds} s, float32, "
+        f"one thread of {facts['cpu']}, torch {facts['torch']}, {facts['date']}"
+    )
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

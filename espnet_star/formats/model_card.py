@@ -30,6 +30,7 @@ class Card:
         config: The student's configuration.
         params: Parameters of the student.
         macs_per_second: Multiply-accumulates per second of audio.
+        speed: Real-time factor and how it was taken, empty if it was not.
         training: Where the student comes from.
         random_seed: Seed of weights that were drawn instead of distilled, else None.
         licence: The hub's identifier, ``apache-2.0`` for instance; None leaves the terms to
@@ -43,6 +44,7 @@ class Card:
     macs_per_second: float
     training: TrainingFacts
     random_seed: int | None = None
+    speed: str = ""
     licence: str | None = None
     results: str = ""
 
@@ -131,6 +133,7 @@ def _facts(card: Card) -> str:
     rows += [
         ("Parameters", f"{card.params / 1e6:.2f} M"),
         ("Multiply-accumulates", f"{card.macs_per_second / 1e9:.2f} G per second of audio"),
+        *([("Real-time factor", card.speed)] if card.speed else []),
         ("Input", "waveform at 16 kHz, mono, in [-1, 1), not normalised"),
         (
             "Output",

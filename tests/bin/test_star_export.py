@@ -1,6 +1,7 @@
 """A bug here exports another student, overwrites work, or leaves half of it behind."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -44,13 +45,14 @@ def experiment(tmp_path):
 
 @pytest.fixture
 def export(experiment, tmp_path, capsys, monkeypatch):
-    # The cost of one utterance instead of 32: these tests export often.
+    # The cost of one utterance instead of 32, no timing: these tests export often.
     monkeypatch.setattr(profile, "LIBRISPEECH_LENGTHS", (16000,))
 
-    def call(outdir, *options, expdir=experiment[0]):
+    def call(outdir, *options, expdir=experiment[0], speed="false"):
         status = 0
+        paths = ["--expdir", str(expdir), "--outdir", str(tmp_path / outdir)]
         try:
-            main(["--expdir", str(expdir), "--outdir", str(tmp_path / outdir), *options])
+            main([*paths, "--speed", speed, *options])
         except SystemExit as stop:
             status = stop.code
         return status, capsys.readouterr(), tmp_path / outdir
@@ -219,6 +221,7 @@ def test_the_card_tells_what_was_asked(export, tmp_path):
         "student",
         *("--results", str(tmp_path / "results.json"), "--license", "cc-by-4.0"),
         *("--base_model", "openai/whisper-base", "--name", "me/star"),
+        speed="true",
     )
     assert status == 0, captured.err
     card = ModelCard.load(out / "README.md")
@@ -230,6 +233,8 @@ def test_the_card_tells_what_was_asked(export, tmp_path):
     assert f"| Parameters | {params / 1e6:.2f} M |" in card.text
     subject = find_subject(str(out))
     macs = profile.profile(subject, (16000,))["macs_per_second"]
+    (factor,) = re.findall(r"\| Real-time factor \| ([\d.]+) with espnet_star: a clip", card.text)
+    assert 0 < float(factor) < 10
     assert f"| Multiply-accumulates | {macs / 1e9:.2f} G per second of audio |" in card.text
 
 
