@@ -256,7 +256,7 @@ if ! "${skip_train}"; then
         star star_export --expdir "${star_exp}" --outdir "${student}" --force true \
             ${inference_model:+--model_file "${inference_model}"}
         star star_export --expdir "${star_exp}" --outdir "${undistilled}" --force true \
-            --random_init true ${inference_model:+--model_file "${inference_model}"}
+            --random_init true --speed false ${inference_model:+--model_file "${inference_model}"}
     fi
 fi
 

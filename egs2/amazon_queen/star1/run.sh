@@ -23,7 +23,8 @@ cache=exp/cache
 if [ "${short}" = true ]; then
     opts=(--expdir exp_short --dumpdir dump_short --results results_short --channel_seed ""
         --distill_hours 0.4 --asr_hours 0.2 --sid_hours 0.3 --systems "student undistilled"
-        --star_args "--max_epoch 2 --num_iters_per_epoch 120 --scheduler_conf first_cycle_steps=241"
+        --star_args "--max_epoch 2 --num_iters_per_epoch 80 --scheduler_conf first_cycle_steps=161"
+        --skip_report true --skip_packing true
         --asr_args "--max_epoch 4")
     cache=exp_short/cache
 fi
