@@ -13,6 +13,12 @@ class StarError(ValueError):
     """A mistake in data or configuration: one line that says what to do about it."""
 
 
+def first_line(error: BaseException) -> str:
+    """First line of what an exception says that is not blank, else the name of its class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> StarError:
     """Error for a misspelt name.
 

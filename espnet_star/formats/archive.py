@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from espnet_star.errors import StarError
+from espnet_star.errors import StarError, first_line
 
 # What the libraries raise on an archive that is cut short or not one.
 _DAMAGE = (
@@ -73,7 +73,7 @@ def open_members(source: str | Path) -> Iterator[list[Member]]:
             yield members
     except _DAMAGE as error:
         raise StarError(
-            f"{source} is damaged or cut short ({_reason(error)}); download or pack it again"
+            f"{source} is damaged or cut short ({first_line(error)}); download or pack it again"
         ) from error
 
 
@@ -201,7 +201,3 @@ def _of_folder(path: Path, folder: Path) -> Member:
     name = path.relative_to(folder).as_posix()
     strange = None if path.is_file() else "a broken link or a special file"
     return Member(name, 0 if strange else path.stat().st_size, lambda: path.open("rb"), strange)
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from espnet_star.errors import StarError
 from espnet_star.formats.hugging_face import load_weights
+from espnet_star.formats.model_file import read_model
 from espnet_star.students.star_encoder import StarEncoder
 
 # What ESPnet's trainer leaves, the most averaged first.
@@ -34,14 +34,7 @@ def load_experiment(directory: str | Path, model_file: str | Path | None = None)
     directory = Path(directory)
     config = read_experiment_config(directory)
     path = _model_path(directory, model_file)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own reasons depend on where the file ends
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StarError(
-            f"{path} is not a complete model file ({reason}); resume the training, or give "
-            "another model_file"
-        ) from error
+    state = read_model(path, "; resume the training, or give another model_file")
     if not isinstance(state, dict):
         raise StarError(f"{path} must hold a model's weights by name, got {type(state).__name__}")
     prefix = "encoder."

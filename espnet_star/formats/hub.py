@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, get_token, snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from espnet_star.errors import StarError
+from espnet_star.errors import StarError, first_line
 
 
 def check_repo(name: str) -> None:
@@ -20,7 +20,7 @@ def check_repo(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise StarError(f"{_first_line(error)} Expected user/model") from error
+        raise StarError(f"{first_line(error)} Expected user/model") from error
 
 
 def upload(folder: str | Path, repo: str, private: bool = False, message: str = "Upload") -> str:
@@ -48,7 +48,7 @@ def upload(folder: str | Path, repo: str, private: bool = False, message: str = 
         api.create_repo(repo, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
     except Exception as error:  # of the HTTP library, whichever the hub's client uses
-        raise StarError(f"{repo} was not uploaded: {_first_line(error)}") from error
+        raise StarError(f"{repo} was not uploaded: {first_line(error)}") from error
     return str(commit.commit_url)
 
 
@@ -63,10 +63,5 @@ def download(repo: str) -> Path:
         return Path(snapshot_download(repo))
     except Exception as error:  # of the HTTP library, whichever the hub's client uses
         raise StarError(
-            f"{repo} is neither a file here nor could it be had from the hub: {_first_line(error)}"
+            f"{repo} is neither a file here nor could it be had from the hub: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -6,8 +6,6 @@ import importlib
 import json
 import logging
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from espnet_star import __version__
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.onnx_student import FORMAT, METADATA_KEY, open_session
 from espnet_star.formats.plain_graph import PlainStudent
+from espnet_star.formats.staging import staged
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, valid_mask
 from espnet_star.students import StarEncoder
 
@@ -77,11 +76,8 @@ def export_onnx(
         raise StarError(f"{directory} already holds {found[0]}; give --force true to replace it")
     need_packages(_PACKAGES)
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as scratch, _quiet():
-        errors = _write(student, Path(scratch), names, layers, program)
-        for name in targets:
-            shutil.move(Path(scratch) / name, directory / name)
-    return errors
+    with staged(directory) as scratch, _quiet():
+        return _write(student, scratch, names, layers, program)
 
 
 def need_packages(packages: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from espnet_star.errors import StarError
+from espnet_star.errors import StarError, first_line
 from espnet_star.outputs import RECEPTIVE_FIELD, LayerOutputs
 from espnet_star.teachers.abs_teacher import AbsTeacher
 
@@ -145,7 +145,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise StarError(
             f"{path} is not an ONNX model that onnxruntime reads ({reason}); copy it again or "
             "write it anew with star_onnx"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ import torch
 import yaml
 
 from espnet_star.errors import StarError
+from espnet_star.formats.model_file import read_model
 from espnet_star.formats.onnx_student import OnnxStudent
+from espnet_star.formats.staging import staged
 
 CONFIG = "config.yaml"
 MODEL = "model.pth"
@@ -45,19 +46,16 @@ def swap(
         if (directory / name).exists() and not force:
             raise StarError(f"{directory} already holds {name}; give --force true to replace it")
     values = _read_config(Path(config))
-    state = _read_model(Path(model_file))
+    state = read_model(Path(model_file))
     encoder = OnnxStudent(onnx)
     _check_fit(encoder, values["frontend_conf"]["student_conf"], state, model_file)
     conf = {k: v for k, v in values["frontend_conf"].items() if k != "student_conf"}
     values["frontend_conf"] = conf | {"upstream": str(onnx), "freeze_updates": None}
     kept = {key: value for key, value in state.items() if not key.startswith(_STUDENT)}
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+    with staged(directory) as scratch:
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        (Path(scratch) / CONFIG).write_text(text, encoding="utf-8")
-        torch.save(kept, Path(scratch) / MODEL)
-        for name in (MODEL, CONFIG):
-            (Path(scratch) / name).replace(directory / name)
+        (scratch / CONFIG).write_text(text, encoding="utf-8")
+        torch.save(kept, scratch / MODEL)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -75,14 +73,6 @@ def _read_config(path: Path) -> dict[str, Any]:
             "expected a model trained on a student"
         )
     return values
-
-
-def _read_model(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own reasons depend on where the file ends
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StarError(f"{path} is not a complete model file ({reason})") from error
 
 
 def _check_fit(

@@ -18,6 +18,7 @@ from espnet2.bin.pack import main as espnet_pack
 
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import MODEL_FILES, load_experiment
+from espnet_star.formats.model_file import read_model
 from espnet_star.formats.pack_card import Card, student_card, task_card
 from espnet_star.formats.unpack import read_yaml
 from espnet_star.students.star_encoder import StarEncoder
@@ -161,23 +162,10 @@ def check_stands_alone(config: dict[str, Any], model: Path) -> None:
                 "weights are in its own folder and not in the model; pack a model on a student"
             )
         prefix = "frontend.upstream." if part == "frontend" else "encoder."
-        if not any(key.startswith(prefix) for key in load_weights(model)):
+        if not any(key.startswith(prefix) for key in read_model(model)):
             raise StarError(
                 f"{model} holds no weights {prefix}*; it is not the model of its folder"
             )
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """State dict of a model file.
-
-    Raises:
-        StarError: If it is cut short or not one of plain tensors.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own reasons depend on where the file ends
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StarError(f"{path} is not a complete model file ({reason})") from error
 
 
 def check_options(options: Sequence[str | Path]) -> list[Path]:

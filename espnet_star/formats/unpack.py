@@ -11,7 +11,7 @@ import torch
 import yaml
 from espnet2.main_funcs.pack_funcs import find_path_and_change_it_recursive
 
-from espnet_star.errors import StarError
+from espnet_star.errors import StarError, first_line
 from espnet_star.formats.archive import extract, open_members
 
 META = "meta.yaml"
@@ -125,7 +125,7 @@ def check_harmless(path: Path, shown: str, is_model: bool = False) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own reasons depend on what it meets
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise StarError(
             f"{shown} is not a file of plain tensors ({reason}); loading it could run code, so "
             "it is refused"

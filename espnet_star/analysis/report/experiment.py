@@ -14,7 +14,7 @@ import yaml
 from espnet_star.analysis.report.curves import Curves, logged_facts, read_curves
 from espnet_star.analysis.report.speech import Comparison
 from espnet_star.errors import StarError
-from espnet_star.formats.experiment import is_experiment, load_experiment
+from espnet_star.formats.experiment import load_experiment
 from espnet_star.losses import resolve_layer_map
 from espnet_star.students import StarEncoder
 
@@ -112,11 +112,6 @@ def read_experiment(directory: str | Path, label: str) -> Experiment:
         StarError: If it is no distillation, or no epoch has finished.
     """
     directory = Path(directory)
-    if not is_experiment(directory):
-        raise StarError(
-            f"{directory} has no config.yaml; expected the folder of a distillation, as "
-            "star_train writes it"
-        )
     student = load_experiment(directory)
     text = (directory / "config.yaml").read_text(encoding="utf-8")
     found = Experiment(

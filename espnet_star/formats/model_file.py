@@ -1,0 +1,26 @@
+"""Weights out of a model file of ESPnet's trainer, without running anything in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from espnet_star.errors import StarError, first_line
+
+
+def read_model(path: Path, hint: str = "") -> dict[str, torch.Tensor]:
+    """State dict of a model file, on the CPU.
+
+    Args:
+        path: The file.
+        hint: What to do where it cannot be used; ends the message.
+
+    Raises:
+        StarError: If it is missing, cut short, or holds more than plain tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's own reasons depend on where the file ends
+        reason = first_line(error)
+        raise StarError(f"{path} is not a complete model file ({reason}){hint}") from error
