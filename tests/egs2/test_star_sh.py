@@ -45,7 +45,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(options, message):
 
 
 def test_the_demo_links_to_the_template():
-    for name in ("star.sh", "path.sh", "parse_options.sh", "pack.sh"):
+    for name in ("star.sh", "path.sh", "parse_options.sh", "stages"):
         assert (DEMO / name).resolve() == TEMPLATE / name
     assert call("--help", cwd=DEMO, script="./run.sh").returncode == 0
 
@@ -53,7 +53,7 @@ def test_the_demo_links_to_the_template():
 @pytest.fixture
 def recipe(tmp_path):
     """A finished recipe whose Python writes down what it is asked to do."""
-    for name in ("star.sh", "path.sh", "parse_options.sh", "pack.sh"):
+    for name in ("star.sh", "path.sh", "parse_options.sh", "stages"):
         (tmp_path / name).symlink_to(TEMPLATE / name)
     for name in ("asr_student", "asr_logmel", "sid_student", "sid_student_channel"):
         (tmp_path / "exp" / name).mkdir(parents=True)
@@ -81,12 +81,12 @@ def test_report_of_every_head_with_layers(recipe):
     heads = ["exp/asr_student", "exp/sid_student", "exp/sid_student_channel"]
     results = ["--results", "results/results.json", "--outdir", "results/report"]
     expected = ["star_report", "exp/train_star", "--heads", *heads, *results, "--force", "true"]
-    assert recipe("--stage", "13", "--stop_stage", "13") == [expected]
+    assert recipe("--stage", "15", "--stop_stage", "15") == [expected]
 
 
 def test_packs_without_an_upload(recipe):
     """Fails if a model is not packed, or something is sent that nobody asked to send."""
-    calls = recipe("--stage", "14", "--description", "two words")
+    calls = recipe("--stage", "16", "--description", "two words")
     packed = [(words[1], words[words.index("--outpath") + 1]) for words in calls]
     assert [words[0] for words in calls] == ["star_pack"] * 3
     names = [("ssl", "student"), ("asr", "asr"), ("cls", "sid")]
@@ -101,7 +101,7 @@ def test_packs_without_an_upload(recipe):
 def test_uploads(recipe, dry):
     """Fails if a dry run sends, or models go to one another's repository."""
     skip = ["--upload_dry_run", "true"] if dry == "true" else ["--skip_upload", "false"]
-    calls = recipe("--stage", "15", "--hf_repo", "me/m", "--license", "mit", *skip)
+    calls = recipe("--stage", "17", "--hf_repo", "me/m", "--license", "mit", *skip)
     pairs = [("student", "me/m"), ("asr", "me/m_asr"), ("sid", "me/m_sid")]
     assert calls == [
         ["star_upload", "--pack", f"exp/packs/{name}.zip", "--hf_repo", repo, "--dry_run", dry]
@@ -110,4 +110,4 @@ def test_uploads(recipe, dry):
 
 
 def test_skipped_stages(recipe):
-    assert recipe("--stage", "13", "--skip_report", "true", "--skip_packing", "true") == []
+    assert recipe("--stage", "15", "--skip_report", "true", "--skip_packing", "true") == []

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by star.sh, whose variables and functions it uses: stages 14 and 15.
+# Sourced by star.sh, whose variables and functions it uses: stages 16 and 17.
 
 # The student, and ESPnet's models on it.
 packs=${expdir}/packs
@@ -8,8 +8,8 @@ models=(student)
 [ ! -f "${expdir}/sid_student/config.yaml" ] || models+=(sid)
 repo() { [ "$1" = student ] && echo "${hf_repo}" || echo "${hf_repo}_$1"; }
 
-if in_range 14 && ! "${skip_packing}"; then
-    log "Stage 14: packs in ${packs}"
+if in_range 16 && ! "${skip_packing}"; then
+    log "Stage 16: packs in ${packs}"
     for model in "${models[@]}"; do
         case "${model}" in
             student) source=(ssl --expdir "${star_exp}" --student "${student}"
@@ -25,8 +25,8 @@ if in_range 14 && ! "${skip_packing}"; then
     done
 fi
 
-if in_range 15 && { ! "${skip_upload}" || "${upload_dry_run}"; }; then
-    log "Stage 15: upload"
+if in_range 17 && { ! "${skip_upload}" || "${upload_dry_run}"; }; then
+    log "Stage 17: upload"
     for model in "${models[@]}"; do
         star star_upload --pack "${packs}/${model}.zip" --hf_repo "$(repo "${model}")" \
             --dry_run "${upload_dry_run}"

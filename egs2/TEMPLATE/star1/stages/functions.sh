@@ -1,0 +1,71 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by star.sh: what several of its stages use.
+
+log() { echo "$(date '+%H:%M:%S') $*"; }
+fail() { echo "$0: $*" >&2; exit 2; }
+star() { ${python} -m espnet_star "$@"; }
+in_range() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+
+# Jobs of a stage are collected, then run side by side with one line of progress.
+jobs=$(mktemp)
+trap 'rm -f "${jobs}"' EXIT
+threads=()
+[ "${head_nj}" -gt 1 ] && [ "${ngpu}" -eq 0 ] && threads=(env OMP_NUM_THREADS=1)
+
+add_job() {  # add_job NAME DIR MARKER COMMAND...: log in DIR, done when MARKER exists
+    local name=$1 dir=$2 marker=$3
+    shift 3
+    mkdir -p "${dir}"
+    ! "${force}" || rm -f "${dir}/.${marker}.done"
+    printf '%s\t%s\t%s\t%s\n' "${name}" "${dir}/${marker}.log" "${dir}/.${marker}.done" \
+        "$(printf '%q ' "$@")" >> "${jobs}"
+}
+run_jobs() {  # run_jobs TITLE
+    local title=$1
+    [ -s "${jobs}" ] || return 0
+    "${threads[@]}" ${python} -m espnet_star star_run --jobs "${jobs}" --nj "${head_nj}" \
+        --title "${title}"
+    : > "${jobs}"
+}
+
+speech() {  # speech SPLIT DIR [FILE NAME TYPE]: ESPnet's data options of a split
+    local split=$1 dir=$2
+    echo "--${split}_data_path_and_name_and_type ${dir}/wav.scp,speech,sound" \
+        "--${split}_shape_file ${dir}/utt2num_samples"
+    [ $# -lt 3 ] || echo "--${split}_data_path_and_name_and_type ${dir}/$3,$4,text"
+}
+
+frontend() {  # frontend SYSTEM: the options that tell one system from another
+    local conf
+    case "$1" in
+        student) conf="upstream=${student} normalize=true" ;;
+        undistilled) conf="upstream=${undistilled} normalize=true" ;;
+        teacher) conf="upstream=${teacher} normalize=true" ;;
+        logmel) conf=${logmel_conf}; echo "--frontend default --normalize utterance_mvn" ;;
+        logmel_raw) conf=${logmel_conf}; echo "--frontend default" ;;
+        *) fail "unknown system '$1'; choose from student undistilled teacher logmel logmel_raw" ;;
+    esac
+    case "$1" in
+        logmel*) ;;
+        *) echo "--frontend star"; conf+=${feature_cache:+ cache_dir=${feature_cache}} ;;
+    esac
+    for pair in ${conf}; do echo "--frontend_conf ${pair}"; done
+}
+
+sid_head() {  # sid_head SYSTEM[_channel]: sets system, column and dir
+    system=${1%_channel}
+    column=${1#"${system}"}
+    dir=${expdir}/sid_$1
+}
+
+score() {  # score NAME TASK DIR REF HYP: one line of output, all of it in DIR/score.json
+    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/score.json" | sed -n 1p)"
+}
+
+prepare() {  # prepare SET HOURS [SUFFIX OPTIONS...]: data/SET to dump/raw/SET
+    local set=$1 hours=$2 suffix=${3:-}
+    shift $(($# < 3 ? $# : 3))
+    star star_prepare_data --srcdir "data/${set}" --dstdir "${raw}/${set}${suffix}" --nj "${nj}" \
+        --min_duration "${min_duration}" --max_duration "${max_duration}" --force "${force}" \
+        ${hours:+--max_hours "${hours}"} "$@"
+}

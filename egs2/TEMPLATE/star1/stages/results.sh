@@ -1,0 +1,42 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by star.sh, whose variables and functions it uses: stages 14 and 15.
+
+if in_range 14; then
+    log "Stage 14: results"
+    mkdir -p "${results}"
+    files=()
+    for system in ${systems}; do
+        metrics=()
+        [ ! -f "${expdir}/asr_${system}/score.json" ] || metrics+=(
+            "wer=${expdir}/asr_${system}/score.json#wer" "cer=${expdir}/asr_${system}/score.json#cer")
+        for column in "${columns[@]}"; do
+            [ ! -f "${expdir}/sid_${system}${column}/score.json" ] || metrics+=(
+                "sid_acc${column}=${expdir}/sid_${system}${column}/score.json#accuracy")
+        done
+        [ ${#metrics[@]} -gt 0 ] || fail "no score of ${system} yet; run stages 7 to 13 first"
+        case "${system}" in
+            student) size=(--upstream "${student}") ;;
+            undistilled) size=(--upstream "${undistilled}") ;;
+            teacher) size=(--upstream "${teacher}") ;;
+            *) size=(--params 0) ;;
+        esac
+        rm -f "${results}/${system}.json"
+        star star_score add --file "${results}/${system}.json" --system "${system}" \
+            "${size[@]}" --metric "${metrics[@]}"
+        files+=("${results}/${system}.json")
+    done
+    star star_score table --results "${files[@]}" \
+        --out "${results}/RESULTS.md" --json "${results}/results.json"
+    cat "${results}/RESULTS.md"
+fi
+
+if in_range 15 && ! "${skip_report}"; then
+    log "Stage 15: report"
+    heads=()
+    for dir in "${asr_systems[@]/#/${expdir}/asr_}" "${sid_heads[@]/#/${expdir}/sid_}"; do
+        # A log-mel has no layers to look at.
+        [[ ${dir} == *_logmel* ]] || [ ! -f "${dir}/config.yaml" ] || heads+=("${dir}")
+    done
+    star star_report "${star_exp}" ${heads[0]:+--heads "${heads[@]}"} \
+        --results "${results}/results.json" --outdir "${results}/report" --force true
+fi

@@ -1,1 +1,0 @@
-../../TEMPLATE/star1/pack.sh
