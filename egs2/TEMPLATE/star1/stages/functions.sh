@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2086,SC2154
 # Sourced by star.sh: what several of its stages use.
 
 log() { echo "$(date '+%H:%M:%S') $*"; }
