@@ -12,6 +12,7 @@ from espnet_star.frontend import StarFrontend
 from espnet_star.heads import BLSTMEncoder
 from espnet_star.registry import register
 from espnet_star.students import StarEncoder
+from espnet_star.tasks.guarded import Guarded
 from espnet_star.trainer import StarTrainer
 
 # Tasks of ESPnet with a frontend, and those whose encoder may read the waveform itself.
@@ -41,7 +42,7 @@ def register_in(task: str) -> None:
             register(module.encoder_choices, "linear", LinearEncoder)
 
 
-class StandAlone:
+class StandAlone(Guarded):
     """Mixin for an ESPnet task: its saved model needs no file of the distillation."""
 
     trainer = StarTrainer

@@ -7,21 +7,25 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import yaml
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
-from espnet2.tasks.abs_task import AbsTask
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str_or_none
+from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 
+from espnet_star.data.lengths import capped, check_lengths
 from espnet_star.distillation import StarDistillation
+from espnet_star.distillation_trainer import DistillationTrainer
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
+from espnet_star.tasks.guarded import Guarded
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.abs_teacher import AbsTeacher
-from espnet_star.trainer import StarTrainer
 
 encoder_choices = ClassChoices(
     "encoder", classes={"star": StarEncoder}, type_check=AbsEncoder, default="star"
@@ -30,7 +34,7 @@ DEFAULT_LOSSES = [{"name": "temporal_gram", "weight": 1.0, "conf": {}}]
 MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 
 
-class StarTask(AbsTask):
+class StarTask(Guarded, AbsTask):
     """Distil a speech self-supervised model into a light student.
 
     Takes every training option of ESPnet, and of its own ``--teacher``,
@@ -40,7 +44,7 @@ class StarTask(AbsTask):
 
     num_optimizers: int = 1
     class_choices_list = [encoder_choices]  # noqa: RUF012 (ESPnet's declaration)
-    trainer = StarTrainer
+    trainer = DistillationTrainer
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -73,6 +77,25 @@ class StarTask(AbsTask):
             default={},
             help="Keyword arguments of the distillation model, e.g. cache_dir=DIR",
         )
+        group.add_argument(
+            "--max_samples",
+            type=int_or_none,
+            default=None,
+            help="Leave out utterances with more samples than this",
+        )
+        group.add_argument(
+            "--expected_batch",
+            type=float_or_none,
+            default=None,
+            help="Utterances an update that the learning rate is meant for, all ranks and "
+            "accum_grad together; a training that is far off is refused",
+        )
+        group.add_argument(
+            "--expected_updates",
+            type=int_or_none,
+            default=None,
+            help="Updates that the schedule is meant for; a training that is far off warns",
+        )
         # A distillation has no attention plots; ESPnet would run a batch for them.
         parser.set_defaults(num_att_plot=0)
         for choices in cls.class_choices_list:
@@ -97,6 +120,24 @@ class StarTask(AbsTask):
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """Nothing else."""
         return ()
+
+    @classmethod
+    def build_sequence_iter_factory(
+        cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+    ) -> AbsIterFactory:
+        """ESPnet's batches, of utterances that fit.
+
+        Raises:
+            DataError: If there are fewer utterances than ranks, or one alone is larger
+                than a batch.
+        """
+        ranks = torch.distributed.get_world_size() if iter_options.distributed else 1
+        bins = iter_options.batch_bins if iter_options.batch_type in ("numel", "length") else None
+        with capped(iter_options.shape_files, args.max_samples) as files:
+            for file in files:
+                check_lengths(file, ranks, bins, mode)
+            iter_options.shape_files = files
+            return super().build_sequence_iter_factory(args, iter_options, mode)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> StarDistillation:

@@ -1,0 +1,86 @@
+"""ESPnet's trainer for distillation: it says what it is going to do before it does it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from typing import Any
+
+import torch
+from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.trainer import TrainerOptions
+from espnet2.utils.build_dataclass import build_dataclass
+
+from espnet_star.trainer import StarTrainer
+from espnet_star.updates import UpdatePlan, check_schedule, check_updates
+
+
+@dataclasses.dataclass
+class DistillationOptions(TrainerOptions):
+    """ESPnet's options, and what the learning rate was meant for."""
+
+    expected_batch: float | None = None
+    expected_updates: int | None = None
+
+
+class DistillationTrainer(StarTrainer):
+    """Logs the effective batch and the number of updates, and holds them against the paper's."""
+
+    @classmethod
+    def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
+        """Options of the trainer from those of the command line."""
+        return build_dataclass(DistillationOptions, args)
+
+    @classmethod
+    def run(cls, *args: Any, **kwargs: Any) -> None:
+        """See ESPnet's trainer.
+
+        Raises:
+            StarError: If the effective batch is far from what ``expected_batch`` says.
+        """
+        plan = plan_of(
+            kwargs["train_iter_factory"], kwargs["trainer_options"], kwargs["distributed_option"]
+        )
+        if plan is None:
+            logging.info("The data is streamed: effective batch and updates are not known ahead")
+        else:
+            announce(plan, kwargs["trainer_options"], kwargs["schedulers"])
+        super().run(*args, **kwargs)
+
+
+def plan_of(
+    factory: Any, options: TrainerOptions, distributed: DistributedOption
+) -> UpdatePlan | None:
+    """Plan of a training from ESPnet's own batches, all ranks together.
+
+    Args:
+        factory: ESPnet's iterator factory for training.
+        options: Options of the trainer.
+        distributed: Tells whether each rank has a part of every batch only.
+
+    Returns:
+        The plan, or None where the factory does not hold its batches.
+    """
+    if not isinstance(factory, SequenceIterFactory):
+        return None
+    sizes = torch.tensor([len(batch) for batch in factory.sampler])
+    if distributed.distributed:
+        sizes = sizes.to("cuda" if options.ngpu > 0 else "cpu")
+        torch.distributed.all_reduce(sizes)
+    return UpdatePlan.of(
+        sizes.tolist(), options.accum_grad, options.max_epoch, factory.num_iters_per_epoch
+    )
+
+
+def announce(plan: UpdatePlan, options: Any, schedulers: Any) -> None:
+    """Log a plan and what is odd about it."""
+    logging.info("Plan: %s", plan.describe())
+    notes = check_updates(plan, options.expected_batch, options.expected_updates)
+    names = ("first_cycle_steps", "warmup_steps")
+    for scheduler in schedulers:
+        found = {name: getattr(scheduler, name, None) for name in names}
+        notes += check_schedule(plan, {k: v for k, v in found.items() if v is not None})
+    for note in notes:
+        logging.warning("Plan: %s", note)
