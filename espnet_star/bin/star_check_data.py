@@ -7,9 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.data.checks import BINS, Report, check_datadir
-
-BAR = 40
+from espnet_star.data.checks import Report, check_datadir, histogram_lines
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,11 +43,8 @@ def report(found: Report, datadir: str) -> None:
         f"{datadir}: {found.utterances} utterances, {found.hours:.2f} hours{speakers}; "
         f"{found.opened} audio files decoded, no problem found"
     )
-    edges = ["0", *(f"{edge:g}" for edge in BINS), "..."]
-    for low, high, count in zip(edges[:-1], edges[1:], found.bins, strict=True):
-        if count:
-            bar = "#" * max(1, round(BAR * count / found.utterances))
-            print(f"  {low:>3} to {high:>3} s {count:>8} {bar}")
+    for line in histogram_lines(found.bins):
+        print(line)
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

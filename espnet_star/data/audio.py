@@ -151,7 +151,12 @@ def _check(samples: np.ndarray) -> None:
         raise Dropped("all samples are zero")
 
 
-def _check_length(samples: int, options: AudioOptions) -> None:
+def check_length(samples: int, options: AudioOptions) -> None:
+    """Hold a length, in samples at ``fs``, against the limits.
+
+    Raises:
+        Dropped: With the limit that it breaks.
+    """
     if samples < options.min_samples:
         raise Dropped("shorter than min_samples")
     if samples < options.min_duration * options.fs:
@@ -183,11 +188,11 @@ def convert(job: Job, folder: str, options: AudioOptions) -> Result:
         whole = job.start is None and not job.source.endswith("|")
         direct = whole and rate == options.fs and channels == 1 and container in DIRECT_FORMATS
         if direct and options.channel_seed is None:
-            _check_length(len(samples), options)
+            check_length(len(samples), options)
             return Result(job.utterance, str(Path(job.source).absolute()), len(samples))
         mono, notes = _to_mono(samples, rate, options)
         _check(mono)
-        _check_length(len(mono), options)
+        check_length(len(mono), options)
     except Dropped as reason:
         return Result(job.utterance, reason=str(reason))
     if options.channel_seed is not None:

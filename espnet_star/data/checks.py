@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from espnet_star.data.kaldi import check_spk2utt, read_counts, read_table, read_
 BINS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 NEED = ("text", "utt2spk")
 SAMPLE = 20
+BAR = 40
 
 
 @dataclass
@@ -84,16 +86,31 @@ def check_datadir(
 def _report(
     counts: dict[str, int], tables: dict[str, dict[str, str]], fs: int, opened: int
 ) -> Report:
-    bins = [0] * (len(BINS) + 1)
-    for samples in counts.values():
-        bins[sum(samples / fs >= edge for edge in BINS)] += 1
     return Report(
         utterances=len(counts),
         hours=sum(counts.values()) / fs / 3600,
         speakers=len(set(tables["utt2spk"].values())) if "utt2spk" in tables else None,
-        bins=bins,
+        bins=histogram(counts.values(), fs),
         opened=opened,
     )
+
+
+def histogram(samples: Iterable[int], fs: int) -> list[int]:
+    """Number of utterances by length, see :attr:`Report.bins`."""
+    bins = [0] * (len(BINS) + 1)
+    for length in samples:
+        bins[bisect.bisect_right(BINS, length / fs)] += 1
+    return bins
+
+
+def histogram_lines(bins: Sequence[int]) -> list[str]:
+    """The same drawn, a line for each length that occurs."""
+    edges = ["0", *(f"{edge:g}" for edge in BINS), "..."]
+    return [
+        f"  {low:>3} to {high:>3} s {count:>8} {'#' * max(1, round(BAR * count / sum(bins)))}"
+        for low, high, count in zip(edges[:-1], edges[1:], bins, strict=True)
+        if count
+    ]
 
 
 def _compare_keys(path: Path, keys: Iterable[str], expected: Iterable[str]) -> list[str]:

@@ -185,7 +185,7 @@ def _convert_all(
     summary = Summary(skipped=skipped)
     limit = None if options.max_hours is None else options.max_hours * 3600 * options.audio.fs
     # By hash: a subset that is random, the same everywhere, and part of any larger one.
-    order = sorted(jobs, key=_rank) if limit is not None else sorted(jobs)
+    order = sorted(jobs, key=subset_rank) if limit is not None else sorted(jobs)
     folder = str(Path(options.dstdir) / AUDIO_FOLDER)
     results: list[Result] = []
     total = 0
@@ -211,7 +211,8 @@ def _convert_all(
     return summary, results
 
 
-def _rank(utterance: str) -> bytes:
+def subset_rank(utterance: str) -> bytes:
+    """Where an utterance stands in the order that ``max_hours`` takes them in."""
     return hashlib.sha256(utterance.encode()).digest()
 
 

@@ -157,7 +157,8 @@ class StarTask(Guarded, AbsTask):
             warn_of_scope(args.losses)
         model = StarDistillation(encoder, teacher, build_losses(args.losses), **args.model_conf)
         args.encoder_conf = encoder.options()
-        log_sizes(encoder, teacher)
+        for line in describe_sizes(encoder, teacher):
+            logging.info(line)
         return model
 
 
@@ -218,19 +219,12 @@ def warn_of_scope(entries: list[dict[str, Any]]) -> None:
         )
 
 
-def log_sizes(encoder: StarEncoder, teacher: AbsTeacher) -> None:
-    """Say what is distilled into what."""
+def describe_sizes(encoder: StarEncoder, teacher: AbsTeacher) -> list[str]:
+    """What is distilled into what, a line each."""
     sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (teacher, encoder)]
-    logging.info(
-        "Teacher %s: %.2f M parameters, %d layers of width %d",
-        teacher.name,
-        sizes[0],
-        teacher.num_layers,
-        teacher.width,
-    )
-    logging.info(
-        "Student: %.2f M parameters, %d layers of width %d",
-        sizes[1],
-        encoder.num_layers,
-        encoder.output_size(),
-    )
+    return [
+        f"Teacher {teacher.name}: {sizes[0]:.2f} M parameters, {teacher.num_layers} layers of "
+        f"width {teacher.width}",
+        f"Student: {sizes[1]:.2f} M parameters, {encoder.num_layers} layers of width "
+        f"{encoder.output_size()}",
+    ]

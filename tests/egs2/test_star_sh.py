@@ -30,9 +30,13 @@ def test_help_lists_every_option_with_its_default():
         (["--skip_asr", "maybe"], "--skip_asr must be true or false"),
         (["--stage"], "--stage needs a value"),
         (["positional"], "options begin with --"),
+        ([*NAMED, "--ngpu", "two"], "--ngpu must be a number"),
+        ([*NAMED, "--stop_stage", "chekc"], "--stop_stage must be a number"),
         ([], "--train_set and --valid_set are required"),
         (["--train-set", "a", "--valid-set", "b"], "--teacher is required"),
         ([*NAMED, "--systems", "student studnet"], "unknown system 'studnet'"),
+        ([*NAMED, "--num_nodes", "2"], "--num_nodes 2 needs --train_cmd"),
+        ([*NAMED, "--launcher", "mpirun"], "unknown launcher 'mpirun'"),
         ([*NAMED, "--skip_upload", "false"], "--hf_repo is required"),
         ([*NAMED, "--upload_dry_run", "true", "--hf_repo", "a/b"], "--license is required"),
     ],
@@ -111,3 +115,64 @@ def test_uploads(recipe, dry):
 
 def test_skipped_stages(recipe):
     assert recipe("--stage", "15", "--skip_report", "true", "--skip_packing", "true") == []
+
+
+def distillation(recipe, *options):
+    """The command of stage 5, after star_run's own options."""
+    (words,) = recipe("--stage", "5", "--stop_stage", "5", "--feature_cache", "cache", *options)
+    return words[words.index("--") + 1 :]
+
+
+COMMON = ["--config", "conf/train_star.yaml", "--teacher", "c", "--output_dir", "exp/train_star"]
+
+
+TORCHRUN = "./python -m torch.distributed.run"
+OURS = "-m espnet_star star_train"
+OUTSIDE = "--multiprocessing_distributed false"
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        ("", f"./python {OURS} --ngpu 0"),
+        ("--ngpu 4", f"./python {OURS} --ngpu 4 --multiprocessing_distributed true"),
+        (
+            "--cpu_ranks 2",
+            f"{TORCHRUN} --nnodes 1 --nproc_per_node 2 --standalone "
+            f"{OURS} {OUTSIDE} --ngpu 0 --dist_backend gloo",
+        ),
+        (
+            "--ngpu 8 --num_nodes 2 --launcher torchrun --launcher_opts --rdzv_endpoint=n1:29500",
+            f"{TORCHRUN} --nnodes 2 --nproc_per_node 8 --rdzv_endpoint=n1:29500 "
+            f"{OURS} {OUTSIDE} --ngpu 1",
+        ),
+        (
+            "--ngpu 8 --num_nodes 2 --launcher slurm",
+            f"srun --nodes 2 --ntasks-per-node 8 --kill-on-bad-exit=1 ./python {OURS} "
+            f"--dist_launcher slurm --dist_master_port 20000 {OUTSIDE} --ngpu 1",
+        ),
+        (
+            "--ngpu 8 --num_nodes 2 --train_cmd slurm.pl",
+            "./python -m espnet2.bin.launch --cmd slurm.pl --ngpu 8 --num_nodes 2 "
+            "--log exp/train_star/node.log --init_file_prefix exp/train_star/.dist_init_ "
+            f"--multiprocessing_distributed true -- ./python {OURS}",
+        ),
+    ],
+)
+def test_how_the_processes_are_started(recipe, monkeypatch, options, start):
+    """Fails if GPUs stay idle, or a launcher of CPU processes asks for NCCL."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    words, start = distillation(recipe, *options.split()), start.split()
+    assert words[: len(start)] == start
+    assert words[len(start) : len(start) + len(COMMON)] == COMMON
+
+
+def test_check_starts_nothing(recipe):
+    """Fails if a check trains, or forgets the limits of the preparation."""
+    (words,) = recipe("--stage", "2", "--stop_stage", "check", "--ngpu", "4", "--gpu_price", "2")
+    assert words[:4] == ["star_plan", "--train", "data/a", "dump/raw/a"]
+    before, after = words[: words.index("--")], words[words.index("--") + 1 :]
+    assert before[before.index("--ranks") + 1] == "4"
+    assert before[before.index("--max_duration") + 1] == "30"
+    assert before[before.index("--price") + 1] == "2"
+    assert after[:2] == ["--ngpu", "4"] and after[2 : 2 + len(COMMON)] == COMMON

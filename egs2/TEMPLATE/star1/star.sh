@@ -7,7 +7,7 @@ set -euo pipefail
 
 # General configuration
 stage=1               # Processing starts from this stage.
-stop_stage=17         # Processing stops after this stage.
+stop_stage=17         # Processing stops after this stage; "check": tell what it will take, no more.
 skip_data_prep=false  # Skip stages 1 to 3.
 skip_train=false      # Skip stages 4 to 6 (distillation and export).
 skip_asr=false        # Skip stages 7 to 9.
@@ -18,7 +18,12 @@ skip_upload=true      # Skip stage 17.
 force=false           # Repeat what is finished already.
 ngpu=0                # GPUs a node; 0 is the CPU.
 num_nodes=1           # Nodes of the distillation.
-train_cmd=            # For num_nodes > 1: ESPnet's launcher script, e.g. "slurm.pl".
+cpu_ranks=1           # With ngpu=0: processes of the distillation, through gloo.
+launcher=espnet       # espnet; torchrun, started on every node; or slurm (srun inside an allocation).
+launcher_opts=        # More options of torchrun or srun, e.g. "--rdzv_endpoint node1:29500".
+train_cmd=            # Launcher espnet with num_nodes > 1: its launcher script, e.g. "slurm.pl".
+gpu_type=             # For estimates of time and memory, e.g. a100-80g.
+gpu_price=            # Of a GPU for an hour, for the estimate of the cost.
 nj=2                  # Processes of data preparation.
 head_nj=1             # Heads trained side by side; with ngpu=0 they share the cores.
 python=python3        # Python of the environment that holds espnet_star.
@@ -72,7 +77,7 @@ upload_dry_run=false  # Show what stage 17 would send, send nothing.
 help_message=$(cat << EOH
 Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_DIRECTORY [options]
 
-Stages: 1 local/data.sh, 2 audio to 16 kHz mono, 3 check, 4 teacher, 5 distil, 6 export,
+Stages: 1 local/data.sh, 2 audio to 16 kHz mono, 3 check, 4 plan and teacher, 5 distil, 6 export,
         7 ASR tokens, 8 ASR training, 9 ASR decoding and scoring, 10 SID training,
         11 SID inference and scoring, 14 result table, 15 report, 16 packs of the student and
         the models on it, 17 upload to the Hugging Face hub (--skip_upload false --hf_repo NAME)
@@ -91,6 +96,21 @@ EOH
 
 [ -n "${train_set}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
 [ -n "${teacher}" ] || fail "--teacher is required: a hub name or a directory"
+check_only=false
+if [ "${stop_stage}" = check ]; then
+    check_only=true
+    stop_stage=1
+fi
+for name in stage stop_stage ngpu num_nodes cpu_ranks; do
+    [[ ${!name} =~ ^[0-9]+$ ]] || fail "--${name} must be a number, got '${!name}'"
+done
+case "${launcher}" in
+    espnet)
+        [ "${num_nodes}" -eq 1 ] || [ -n "${train_cmd}" ] \
+            || fail "--num_nodes ${num_nodes} needs --train_cmd, e.g. slurm.pl, or another --launcher" ;;
+    torchrun | slurm) ;;
+    *) fail "unknown launcher '${launcher}'; choose from espnet torchrun slurm" ;;
+esac
 if ! "${skip_upload}" || "${upload_dry_run}"; then
     [ -n "${hf_repo}" ] || fail "--hf_repo is required for an upload: USER/NAME on the hub"
     [ -n "${license}" ] || fail "--license is required for an upload, e.g. cc-by-4.0"

@@ -1,0 +1,224 @@
+"""A distillation reckoned up before its hours are spent, and what cannot work."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from espnet_star.analysis.training_cost import (
+    FLAC_BYTES_PER_SAMPLE,
+    GIB,
+    Gpu,
+    Probe,
+    checkpoint_bytes,
+    memory_of_a_rank,
+    training_hours,
+)
+from espnet_star.data.checks import histogram, histogram_lines
+from espnet_star.data.errors import some
+from espnet_star.data.headers import Survey
+from espnet_star.errors import StarError
+from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.updates import UpdatePlan, check_schedule, check_updates
+
+GB = 1e9
+# What a GPU's allocator and its context keep for themselves.
+USABLE = 0.9
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a training may use.
+
+    Attributes:
+        ranks: Processes, a GPU each (or CPU processes where ``gpu`` is None).
+        gpu: Its kind, None for an unknown one or a CPU.
+        price: Of a GPU for an hour, in any currency; None leaves money out.
+        utilisation: Assumed part of the vendor's peak arithmetic.
+        on_cpu: Whether the training itself runs on this machine's CPU.
+    """
+
+    ranks: int = 1
+    gpu: Gpu | None = None
+    price: float | None = None
+    utilisation: float = 0.35
+    on_cpu: bool = False
+
+
+@dataclass
+class Plan:
+    """Findings, as lines for a terminal and as content for JSON.
+
+    Attributes:
+        lines: To be printed.
+        notes: What deserves a word.
+        problems: What cannot work; a training should not be started.
+        content: Numbers.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    content: dict[str, Any] = field(default_factory=dict)
+
+
+def add_data(plan: Plan, name: str, found: Survey) -> None:
+    """Hours, histogram and dropped clips of a split."""
+    hours = sum(found.counts.values()) / SAMPLE_RATE / 3600
+    bins = histogram(found.counts.values(), SAMPLE_RATE)
+    plan.lines.append(f"{name}: {len(found.counts)} utterances, {hours:.2f} hours")
+    plan.lines += histogram_lines(bins)
+    reasons: Counter[str] = Counter()
+    for reason in found.skipped.values():
+        reasons[reason.split(":")[0]] += 1
+    for reason, count in reasons.most_common():
+        keys = [key for key, text in sorted(found.skipped.items()) if text.startswith(reason)]
+        plan.lines.append(f"  {count} left out, {reason}: {some(keys, limit=3)}")
+    plan.content[name] = {
+        "utterances": len(found.counts),
+        "hours": hours,
+        "bins": bins,
+        "dropped": dict(reasons),
+    }
+    if not found.counts:
+        plan.problems.append(f"{name}: no utterance is left; all reasons are above")
+
+
+def add_batches(
+    plan: Plan,
+    updates: UpdatePlan | None,
+    seconds: float,
+    expected: tuple[float | None, int | None],
+    schedule: Mapping[str, float],
+) -> None:
+    """Effective batch, updates and learning rate.
+
+    Args:
+        plan: Is added to.
+        updates: Size and number of the updates, None where they are not known ahead.
+        seconds: Audio of the largest batch, padding counted.
+        expected: ``expected_batch`` and ``expected_updates``.
+        schedule: See :func:`check_schedule`.
+    """
+    if updates is None:
+        return
+    plan.lines.append(f"updates: {updates.describe()}; largest batch {seconds:.0f} s")
+    plan.content["updates"] = {
+        "utterances_per_update": updates.utterances_per_update,
+        "updates_per_epoch": updates.updates_per_epoch,
+        "updates": updates.updates,
+        "passes": updates.passes,
+        "largest_batch_seconds": seconds,
+    }
+    try:
+        plan.notes += check_updates(updates, *expected) + check_schedule(updates, schedule)
+    except StarError as error:
+        plan.problems.append(str(error))
+
+
+def add_disk(plan: Plan, needs: Mapping[str, float]) -> None:
+    """Needed and free space, by file system.
+
+    Args:
+        plan: Is added to.
+        needs: Bytes that will be written under each directory, absent ones included.
+    """
+    by_device: dict[int, tuple[Path, float]] = {}
+    for name, needed in needs.items():
+        path = _existing(Path(name))
+        device = path.stat().st_dev
+        _, before = by_device.get(device, (path, 0.0))
+        by_device[device] = (path, before + needed)
+        plan.lines.append(f"disk: {name} will take about {needed / GB:.2f} GB")
+    for path, needed in by_device.values():
+        free = shutil.disk_usage(path).free
+        plan.lines.append(f"disk: {free / GB:.1f} GB free there, {needed / GB:.2f} needed")
+        if needed > free:
+            plan.problems.append(
+                f"{path}: {needed / GB:.1f} GB are needed, {free / GB:.1f} GB are free; free some, "
+                "or choose other --dumpdir and --expdir"
+            )
+    plan.content["disk_bytes"] = dict(needs)
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def disk_needs(
+    splits: Mapping[str, Survey], dumpdir: str, model: Any, config: Mapping[str, Any]
+) -> dict[str, float]:
+    """Bytes that will be written under the folders of data and experiment."""
+    written = sum(found.converted for found in splits.values()) * FLAC_BYTES_PER_SAMPLE
+    kept = config["keep_nbest_models"]
+    kept = max(kept) if isinstance(kept, (list, tuple)) else int(kept)
+    return {dumpdir: written, str(config["output_dir"]): checkpoint_bytes(model, kept)}
+
+
+def add_cost(
+    plan: Plan,
+    model: Any,
+    found: Probe,
+    seconds: Mapping[str, float],
+    amp: bool,
+    resources: Resources,
+) -> None:
+    """Memory of a GPU, hours and money.
+
+    Args:
+        plan: Is added to.
+        model: ``StarDistillation``.
+        found: Of :func:`probe`.
+        seconds: ``batch``, audio of the largest batch, and ``total``, of the whole
+            training.
+        amp: Whether activations are in half precision.
+        resources: What the training may use.
+    """
+    memory = memory_of_a_rank(model, found, seconds["batch"], resources.ranks, 2 if amp else 4)
+    who = "each process" if resources.on_cpu else "each GPU"
+    plan.lines.append(
+        f"memory: about {memory / GIB:.1f} GiB of {who} (weights, optimiser, and "
+        f"{(found.held + found.passing) / 2**20:.0f} MiB for a second of audio in float32; the "
+        "allocator's share comes on top)"
+    )
+    flops = found.flops * seconds["total"]
+    plan.lines.append(
+        f"arithmetic: {flops / 1e18:.3g} EFLOP for {seconds['total'] / 3600:.1f} h of audio"
+    )
+    plan.content |= {"memory_bytes": memory, "flops": flops}
+    if resources.on_cpu:
+        hours = found.seconds * seconds["total"] / 3600
+        plan.lines.append(f"time: about {hours:.2f} h on this CPU, from one step measured here")
+        plan.content["cpu_hours"] = hours
+    elif resources.gpu is None:
+        plan.lines.append("time and cost: name the GPU (--gpu_type) for an estimate")
+    else:
+        _add_gpu(plan, resources.gpu, memory, flops, amp, resources)
+
+
+def _add_gpu(
+    plan: Plan, gpu: Gpu, memory: float, flops: float, amp: bool, resources: Resources
+) -> None:
+    usable = gpu.memory * GB * USABLE
+    if memory > usable:
+        plan.problems.append(
+            f"memory: about {memory / GB:.0f} GB are needed, such a GPU has {gpu.memory:g} GB; "
+            f"divide batch_bins by {memory / usable:.2g} and multiply accum_grad by as much, "
+            "which leaves the effective batch as it is, or use more GPUs"
+        )
+    hours = training_hours(flops, gpu, resources.ranks, amp, resources.utilisation)
+    price = resources.price
+    cost = "" if price is None else f", {hours['gpu'] * price:.0f} at {price:g} an hour"
+    plan.lines.append(
+        f"time: about {hours['wall']:.1f} h on {resources.ranks} GPUs, {hours['gpu']:.1f} GPU hours"
+        f"{cost}; reckoned, not measured: "
+        f"{resources.utilisation:.0%} of the vendor's peak"
+    )
+    plan.content["gpu_hours"] = dict(hours)

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Reckon a distillation up before its hours are spent, and refuse what cannot work.
+
+Give the command line of star_train after --. Data that is not prepared yet is measured by
+the headers of its files. Ends with code 2 where something cannot work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_star.analysis.plan import (
+    Plan,
+    Resources,
+    add_batches,
+    add_cost,
+    add_data,
+    add_disk,
+    disk_needs,
+)
+from espnet_star.analysis.table import write_json
+from espnet_star.analysis.training_cost import find_gpu, probe
+from espnet_star.bin.command import positive, run_tool
+from espnet_star.data.audio import AudioOptions
+from espnet_star.data.errors import DataError
+from espnet_star.data.headers import Survey, survey
+from espnet_star.data.kaldi import read_counts, read_table, write_table
+from espnet_star.errors import STOP_CODE, StarError, first_line
+from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.updates import UpdatePlan
+
+SCHEDULE = ("first_cycle_steps", "warmup_steps")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of ``star_plan``."""
+    parser = argparse.ArgumentParser(
+        prog="star_plan",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s --train SOURCE PREPARED --valid SOURCE PREPARED [options] -- "
+        "OPTIONS OF star_train",
+    )
+    for split in ("train", "valid"):
+        parser.add_argument(
+            f"--{split}",
+            nargs=2,
+            required=True,
+            metavar=("SOURCE", "PREPARED"),
+            help="Directories before and after star_prepare_data; the second may be absent",
+        )
+    parser.add_argument("--min_duration", type=float, default=0.1, help="As star_prepare_data")
+    parser.add_argument("--max_duration", type=float, default=30.0, help="As star_prepare_data")
+    parser.add_argument("--max_hours", type=float, default=None, help="Of the training set")
+    parser.add_argument("--valid_hours", type=float, default=None, help="Of the other one")
+    parser.add_argument("--nj", type=positive, default=2, help="Processes that read headers")
+    parser.add_argument("--ranks", type=positive, default=1, help="GPUs, or CPU processes")
+    parser.add_argument("--gpu_type", default=None, help="Such as a100-80g: time and memory of it")
+    parser.add_argument(
+        "--utilisation", type=float, default=0.35, help="Assumed part of the GPU's peak arithmetic"
+    )
+    parser.add_argument("--price", type=float, default=None, help="Of a GPU for an hour")
+    parser.add_argument("--out", default=None, help="Write the numbers there, as JSON")
+    return parser
+
+
+def split_of(args: argparse.Namespace, name: str) -> Survey:
+    """A split as prepared, or as its headers promise."""
+    source, prepared = getattr(args, name)
+    if (Path(prepared) / "wav.scp").exists() and (Path(prepared) / "utt2num_samples").exists():
+        dropped = Path(prepared) / "skipped.txt"
+        skipped = read_table(dropped) if dropped.exists() else {}
+        return Survey(read_counts(Path(prepared) / "utt2num_samples"), skipped)
+    if not Path(source).is_dir():
+        raise DataError(
+            f"{source}: no such directory, and {prepared} is not prepared; check the name of the "
+            f"{name} set, or run data preparation first"
+        )
+    audio = AudioOptions(min_duration=args.min_duration, max_duration=args.max_duration)
+    hours = args.max_hours if name == "train" else args.valid_hours
+    return survey(source, audio, hours, args.nj)
+
+
+def batches_of(config: argparse.Namespace, counts: Mapping[str, int], ranks: int) -> list[Any]:
+    """ESPnet's own batches of the training set."""
+    from espnet2.samplers.build_batch_sampler import build_batch_sampler
+
+    from espnet_star.data.lengths import capped, check_lengths
+
+    bins = config.batch_bins if config.batch_type in ("numel", "length") else None
+    with tempfile.TemporaryDirectory(prefix="star_plan-") as folder:
+        path = f"{folder}/utt2num_samples"
+        write_table(path, counts)
+        with capped([path], config.max_samples) as files:
+            check_lengths(files[0], ranks, bins, "train")
+            return list(
+                build_batch_sampler(
+                    type=config.batch_type,
+                    shape_files=files,
+                    fold_lengths=config.fold_length,
+                    batch_size=config.batch_size,
+                    batch_bins=config.batch_bins,
+                    sort_in_batch=config.sort_in_batch,
+                    sort_batch=config.sort_batch,
+                    drop_last=config.drop_last_iter,
+                    min_batch_size=ranks,
+                )
+            )
+
+
+def schedule_of(config: argparse.Namespace, model: Any) -> dict[str, float]:
+    """Build optimiser and scheduler as ESPnet will; returns the lengths of the schedule."""
+    from espnet2.tasks.abs_task import scheduler_classes
+
+    from espnet_star.tasks.star import StarTask
+
+    (optimizer,) = StarTask.build_optimizers(config, model)
+    if config.scheduler is None:
+        return {}
+    try:
+        scheduler = scheduler_classes[config.scheduler](optimizer, **config.scheduler_conf)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise StarError(
+            f"scheduler {config.scheduler} refuses scheduler_conf {config.scheduler_conf}: "
+            f"{first_line(error)}"
+        ) from error
+    found = {name: getattr(scheduler, name, None) for name in SCHEDULE}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def plan_batches(
+    plan: Plan,
+    config: argparse.Namespace,
+    counts: Mapping[str, int],
+    ranks: int,
+    schedule: Mapping[str, float],
+) -> dict[str, float]:
+    """Add batches and updates; returns seconds of audio: ``batch``, the largest, and ``total``."""
+    try:
+        batches = batches_of(config, counts, ranks) if counts else []
+    except StarError as error:
+        plan.problems.append(str(error))
+        batches = []
+    if not batches:
+        return {"batch": 0.0, "total": 0.0}
+    largest = max(len(batch) * max(counts[key] for key in batch) for batch in batches)
+    sizes = [len(batch) for batch in batches]
+    updates = UpdatePlan.of(sizes, config.accum_grad, config.max_epoch, config.num_iters_per_epoch)
+    expected = (config.expected_batch, config.expected_updates)
+    add_batches(plan, updates, largest / SAMPLE_RATE, expected, schedule)
+    seconds = sum(counts[key] for batch in batches for key in batch) / SAMPLE_RATE
+    return {"batch": largest / SAMPLE_RATE, "total": updates.passes * seconds}
+
+
+def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
+    """Print the plan; returns the exit code."""
+    from espnet_star.tasks.star import StarTask, describe_sizes
+
+    gpu = find_gpu(args.gpu_type) if args.gpu_type else None
+    config = StarTask.get_parser().parse_args(list(command))
+    StarTask.check_required_command_args(config)
+    # Names are checked before anything is loaded.
+    splits = {name: split_of(args, name) for name in ("train", "valid")}
+    plan = Plan()
+    for name, found in splits.items():
+        add_data(plan, name, found)
+    model = StarTask.build_model(config)
+    plan.lines += describe_sizes(model.encoder, model.teacher)
+    schedule = schedule_of(config, model)
+    seconds = plan_batches(plan, config, splits["train"].counts, args.ranks, schedule)
+    add_disk(plan, disk_needs(splits, str(Path(args.train[1]).parent), model, vars(config)))
+    resources = Resources(args.ranks, gpu, args.price, args.utilisation, config.ngpu == 0)
+    add_cost(plan, model, probe(model), seconds, config.use_amp, resources)
+    if args.out:
+        write_json(args.out, plan.content | {"notes": plan.notes, "problems": plan.problems})
+    print("\n".join([*plan.lines, *(f"note: {note}" for note in plan.notes)]), flush=True)
+    for problem in plan.problems:
+        print(f"star_plan: error: {problem}", file=sys.stderr)
+    return STOP_CODE if plan.problems else 0
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    given = list(sys.argv[1:] if cmd is None else cmd)
+    # Split here, since argparse treats "--" differently from one Python to the next.
+    split = given.index("--") if "--" in given else len(given)
+    parser = get_parser()
+    args = parser.parse_args(given[:split])
+    if split >= len(given) - 1:
+        parser.error("give the options of star_train after --")
+    logging.basicConfig(level="WARNING")
+    run_tool("star_plan", lambda: reckon(args, given[split + 1 :]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The plan before a distillation: numbers that the training then confirms, and refusals."""
+
+import json
+import shutil
+
+import pytest
+
+from espnet_star.bin import star_plan
+
+
+@pytest.fixture
+def options(data_directory, teacher_directory, tiny_options, tmp_path):
+    """Command line of a plan for the tiny data, and where its JSON goes."""
+
+    def make(*more, plan=(), train=data_directory, source="nowhere"):
+        student = [part for k, v in tiny_options.items() for part in ("--encoder_conf", f"{k}={v}")]
+        files = []
+        for split in ("train", "valid"):
+            path = f"{data_directory}/wav.scp,speech,sound"
+            files += [f"--{split}_data_path_and_name_and_type", path]
+        return [
+            *("--train", source, str(train), "--valid", "nowhere", str(data_directory)),
+            *("--nj", "1", "--out", str(tmp_path / "plan.json"), *plan, "--"),
+            *("--teacher", str(teacher_directory), "--output_dir", str(tmp_path / "exp")),
+            *("--ngpu", "0", "--batch_type", "sorted", "--batch_size", "4", "--max_epoch", "3"),
+            *student,
+            *files,
+            *map(str, more),
+        ]
+
+    return make
+
+
+def test_a_plan_that_can_work(options, tmp_path, capsys):
+    star_plan.main(options("--accum_grad", 2, plan=["--gpu_type", "a100-40g", "--price", "2"]))
+    printed = capsys.readouterr().out
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert content["train"]["utterances"] == 8
+    assert content["updates"]["utterances_per_update"] == 8
+    assert content["updates"]["updates"] == 3
+    assert content["cpu_hours"] > 0
+    assert content["problems"] == []
+    for text in ("train: 8 utterances", "GB free there", "memory: about", "Student: 0.0"):
+        assert text in printed
+    assert not (tmp_path / "exp").exists()  # nothing is started
+
+
+def test_hours_and_money_of_gpus(options, tmp_path, capsys):
+    plan = ["--gpu_type", "a100-40g", "--price", "2", "--ranks", "2"]
+    star_plan.main(options("--ngpu", 2, plan=plan))
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert content["gpu_hours"]["wall"] == pytest.approx(content["gpu_hours"]["gpu"] / 2)
+    assert "reckoned, not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "plan", "message"),
+    [
+        (["--batch_type", "numel", "--batch_bins", "4000"], [], "more than a whole batch of 4000"),
+        ([], ["--ranks", "9"], "8 utterances for 9 processes"),
+        (["--expected_batch", "48"], [], "effective batch is 4.0 utterances"),
+        (["--accum_grad", "5"], [], "no update is ever made"),
+        (["--scheduler", "warmuplr", "--scheduler_conf", "warm=1"], [], "refuses scheduler_conf"),
+        (["--teacher", "/no/such"], [], "no such directory"),
+        ([], ["--gpu_type", "abacus"], "unknown GPU 'abacus'"),
+    ],
+)
+def test_what_cannot_work_is_refused(options, capsys, more, plan, message):
+    with pytest.raises(SystemExit) as stop:
+        star_plan.main(options(*more, plan=plan))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_wrong_split_name(options, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        star_plan.main(options(train=tmp_path / "dump" / "trian", source="data/trian"))
+    assert "data/trian: no such directory" in capsys.readouterr().err
+
+
+def test_no_space_and_no_memory(options, capsys, monkeypatch):
+    """Fails if a full disk or a small GPU is noticed after days only."""
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr("espnet_star.analysis.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("espnet_star.analysis.plan.GB", 1e3)
+    with pytest.raises(SystemExit):
+        star_plan.main(options("--ngpu", 1, plan=["--gpu_type", "v100-32g"]))
+    printed = capsys.readouterr().err
+    assert "are free; free some" in printed
+    assert "multiply accum_grad by as much" in printed
+
+
+def test_data_that_is_not_prepared_is_measured_by_its_headers(options, data_directory, tmp_path):
+    """Fails if a check needs the hours of conversion that it is meant to come before."""
+    star_plan.main(options(train=tmp_path / "dump" / "raw", source=str(data_directory)))
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert content["train"]["utterances"] == 8
