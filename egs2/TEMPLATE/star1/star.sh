@@ -18,7 +18,7 @@ skip_upload=true      # Skip stage 17.
 force=false           # Repeat what is finished already.
 ngpu=0                # GPUs a node; 0 is the CPU.
 num_nodes=1           # Nodes of the distillation.
-cpu_ranks=1           # With ngpu=0: processes of the distillation, through gloo.
+cpu_ranks=1           # With ngpu=0: processes a node, through gloo.
 launcher=espnet       # espnet; torchrun, started on every node; or slurm (srun inside an allocation).
 launcher_opts=        # More options of torchrun or srun, e.g. "--rdzv_endpoint node1:29500".
 train_cmd=            # Launcher espnet with num_nodes > 1: its launcher script, e.g. "slurm.pl".
@@ -107,7 +107,9 @@ done
 case "${launcher}" in
     espnet)
         [ "${num_nodes}" -eq 1 ] || [ -n "${train_cmd}" ] \
-            || fail "--num_nodes ${num_nodes} needs --train_cmd, e.g. slurm.pl, or another --launcher" ;;
+            || fail "--num_nodes ${num_nodes} needs --train_cmd, e.g. slurm.pl, or another --launcher"
+        [ "${num_nodes}" -eq 1 ] || [ "${ngpu}" -gt 0 ] || [ "${cpu_ranks}" -eq 1 ] \
+            || fail "--cpu_ranks ${cpu_ranks} on several nodes needs --launcher torchrun or slurm" ;;
     torchrun | slurm) ;;
     *) fail "unknown launcher '${launcher}'; choose from espnet torchrun slurm" ;;
 esac
