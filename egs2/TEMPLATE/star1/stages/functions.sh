@@ -38,9 +38,9 @@ speech() {  # speech SPLIT DIR [FILE NAME TYPE]: ESPnet's data options of a spli
 frontend() {  # frontend SYSTEM: the options that tell one system from another
     local conf
     case "$1" in
-        student) conf="upstream=${student} normalize=true" ;;
-        undistilled) conf="upstream=${undistilled} normalize=true" ;;
-        teacher) conf="upstream=${teacher} normalize=true" ;;
+        student) conf="upstream=${student} normalize=${normalize_states}" ;;
+        undistilled) conf="upstream=${undistilled} normalize=${normalize_states}" ;;
+        teacher) conf="upstream=${teacher} normalize=${normalize_states}" ;;
         logmel) conf=${logmel_conf}; echo "--frontend default --normalize utterance_mvn" ;;
         logmel_raw) conf=${logmel_conf}; echo "--frontend default" ;;
         *) fail "unknown system '$1'; choose from student undistilled teacher logmel logmel_raw" ;;

@@ -3,9 +3,11 @@
 
 # The student, and ESPnet's models on it.
 packs=${expdir}/packs
-models=(student)
+models=()
+"${ready}" || models+=(student)
 [ ! -f "${expdir}/asr_student/config.yaml" ] || models+=(asr)
 [ ! -f "${expdir}/sid_student/config.yaml" ] || models+=(sid)
+[ ! -f "${expdir}/sv_student${sv_tag}/config.yaml" ] || models+=(sv)
 repo() { [ "$1" = student ] && echo "${hf_repo}" || echo "${hf_repo}_$1"; }
 
 if in_range 16 && ! "${skip_packing}"; then
@@ -17,6 +19,7 @@ if in_range 16 && ! "${skip_packing}"; then
             asr) source=(asr --expdir "${expdir}/asr_student" --inference_args="${decode_args}"
                 --model_file valid.loss.best.pth) ;;
             sid) source=(cls --expdir "${expdir}/sid_student" --model_file valid.acc.best.pth) ;;
+            sv) source=(spk --expdir "${expdir}/sv_student${sv_tag}" --model_file valid.eer.best.pth) ;;
         esac
         [ ! -f "${results}/RESULTS.md" ] || source+=(--results "${results}/RESULTS.md")
         star star_pack "${source[@]}" --outpath "${packs}/${model}.zip" --force true \
