@@ -14,8 +14,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet2.bin import spk_inference as espnet
 from espnet2.bin.spk_inference import Speech2Embedding
-from espnet2.bin.spk_inference import get_parser as espnet_parser
 from espnet2.fileio.npy_scp import NpyScpWriter
 from espnet2.tasks.spk import SpeakerTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
@@ -26,11 +26,6 @@ from espnet_star.formats.model_file import read_model
 from espnet_star.tasks.plugin import register_in
 
 register_in("spk")
-
-
-def get_parser() -> argparse.ArgumentParser:
-    """ESPnet's options."""
-    return espnet_parser()
 
 
 def load(args: argparse.Namespace) -> Speech2Embedding:
@@ -98,6 +93,6 @@ def extract(args: argparse.Namespace) -> None:
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Run the inference."""
-    args = get_parser().parse_args(cmd)
+    """Run the inference; options are ESPnet's own."""
+    args = espnet.get_parser().parse_args(cmd)
     run_tool("spk_inference", lambda: extract(args))

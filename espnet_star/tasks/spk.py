@@ -33,12 +33,17 @@ class SpeakerTask(StandAlone, BaseSpeakerTask):
         """ESPnet's preprocessing, in a form that NumPy 2.4 and later can run.
 
         Raises:
-            StarError: If augmentation is on without anything to augment with, which is
-                what ESPnet's defaults ask for.
+            StarError: If ESPnet's defaults are left: no length of excerpts, augmentation
+                without anything to augment with.
         """
         if not (train and args.use_preprocessor and args.preprocessor == "spk"):
             return super().build_preprocess_fn(args, train)
         conf = args.preprocessor_conf
+        if "target_duration" not in conf:
+            raise StarError(
+                "preprocessor spk: target_duration is not given; give the seconds of a training "
+                "excerpt, e.g. --preprocessor_conf target_duration=3.0"
+            )
         for chance, source in (("noise_apply_prob", "noise_info"), ("rir_apply_prob", "rir_scp")):
             if conf.get(chance, 1.0) > 0 and not conf.get(source):
                 raise StarError(
