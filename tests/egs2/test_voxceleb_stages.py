@@ -158,7 +158,19 @@ def test_verification_is_trained_on_every_system(recipe):
     ]
     assert values(student, "--valid_shape_file") == ["dump/raw/sv_valid/trial_shape"]
     assert "--init_param" not in student
+    assert "--multiprocessing_distributed" not in student
     assert values(logmel, "--frontend") == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("config", "tag"), [("conf/train_sv_ecapa.yaml", "_ecapa"), ("elsewhere/mine.yaml", "_mine")]
+)
+def test_each_configuration_has_a_folder(recipe, config, tag):
+    """Fails if a second configuration overwrites the models of the first."""
+    options = ["--stage", "12", "--stop_stage", "12", "--systems", "student", "--ngpu", "2"]
+    _, jobs = recipe(*options, "--sv_config", config)
+    assert values(jobs[0], "--output_dir") == [f"exp/sv_student{tag}"]
+    assert values(jobs[0], "--multiprocessing_distributed") == ["true"]
 
 
 def test_fine_tuning_starts_from_the_frozen_heads(recipe):

@@ -150,10 +150,12 @@ raw=${dumpdir}/raw
 for system in ${systems}; do frontend "${system}" > /dev/null; done  # All known?
 # shellcheck disable=SC2206
 asr_systems=(${systems/logmel_raw/})
+heads_ddp=()  # Several GPUs: a process each, where ESPnet's default is slower threads.
+[ "${ngpu}" -le 1 ] || heads_ddp=(--multiprocessing_distributed true)
 columns=("")
 [ -z "${channel_seed}" ] || columns+=("_channel")
-sv_tag=$(basename "${sv_config}" .yaml)
-sv_tag=${sv_tag#train_sv}  # "" or _TAG
+sv_tag=$(basename "${sv_config}" .yaml)  # train_sv.yaml: "", train_sv_TAG.yaml or TAG.yaml: _TAG
+[[ ${sv_tag} == train_sv* ]] && sv_tag=${sv_tag#train_sv} || sv_tag=_${sv_tag}
 sid_heads=()  # SYSTEM, then SYSTEM_channel, of each system.
 for column in "${columns[@]}"; do
     for system in ${systems}; do sid_heads+=("${system}${column}"); done

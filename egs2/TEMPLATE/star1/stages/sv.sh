@@ -23,7 +23,7 @@ if [ -n "${sv_train}" ] && ! "${skip_sv}"; then
             fi
             # shellcheck disable=SC2046,SC2086
             add_job "${system}" "${dir}" train ${python} -m espnet_star spk_train \
-                --config "${sv_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true \
+                --config "${sv_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true "${heads_ddp[@]}" \
                 --spk2utt "${raw}/${sv_train}/spk2utt" --spk_num "${speakers}" \
                 ${first:+--init_param "${first}"} $(frontend "${system}") \
                 $(speech train "${raw}/${sv_train}" utt2spk spk_labels) "${pairs[@]}" ${sv_args}
