@@ -27,7 +27,7 @@ CORE = [
 ]
 EXTRAS = {
     # What the recipes under egs2 call: corpora, tokens, scoring, ESPnet's own
-    # classification metrics, plots and the report.
+    # classification metrics and equal error rates, plots and the report.
     "recipes": [
         "lhotse",
         "jiwer",
@@ -36,6 +36,7 @@ EXTRAS = {
         "tensorboard",
         "editdistance",
         "torcheval",
+        "scikit-learn",
     ],
     # ESPnet's fork: s3prl itself does not import beside torchaudio 2.9 and later.
     "s3prl": ["espnet-s3prl"],

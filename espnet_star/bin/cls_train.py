@@ -1,4 +1,4 @@
-"""Train ESPnet's classification task, with the student as frontend if asked."""
+"""Train ESPnet's classification task on the student; --excerpt_seconds as SUPERB cuts speech."""
 
 from collections.abc import Sequence
 

@@ -121,6 +121,14 @@ def test_held_out_speakers(tree, lists, tmp_path):
         assert pair.label == (pair.first[:7] == pair.second[:7])
 
 
+@pytest.mark.parametrize(
+    ("count", "message"), [("-1", "must be 0 or more"), ("3", "leave fewer than two to train on")]
+)
+def test_speakers_that_cannot_be_held_out(tree, lists, tmp_path, stops, count, message):
+    call = options(tree, lists, tmp_path, *PARTIAL, "--valid_speakers", count)
+    assert message in stops(prepare, *call)
+
+
 def test_counts_must_be_the_official_ones(tree, lists, tmp_path, stops):
     """Fails if a shortened list passes for the benchmark."""
     message = stops(prepare, *options(tree, lists, tmp_path))

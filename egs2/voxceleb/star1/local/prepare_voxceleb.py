@@ -48,6 +48,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def prepare(args: argparse.Namespace) -> None:
     """Read everything, check everything, then write."""
+    if args.valid_speakers < 0:
+        raise DataError(f"--valid_speakers must be 0 or more, got {args.valid_speakers}")
     corpus = scan(args.voxceleb1)
     split = read_split(args.lists / "iden_split.txt")
     trials = {name: read_trials(args.lists / file) for name, file in TRIALS.items()}
