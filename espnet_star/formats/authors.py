@@ -21,7 +21,14 @@ from transformers import HubertConfig
 
 from espnet_star.data.errors import some
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.formats.conv_layers import read_conv_layers
+from espnet_star.formats.fairseq_layout import (
+    FIXED,
+    FLAGS,
+    RATES,
+    SIZES,
+    architecture,
+    fairseq_name,
+)
 from espnet_star.students.config import student_config
 from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
 
@@ -29,38 +36,6 @@ PREFIX = "student_model."
 # The authors' reader drops this head too: no feature passes through it.
 _HEAD = "final_proj."
 
-# Authors' key -> transformers' key and the authors' default. Sizes have a largest value,
-# so that a damaged file asks for no more than a machine has.
-_SIZES = {
-    "encoder_layers": ("num_hidden_layers", 12, 200),
-    "encoder_embed_dim": ("hidden_size", 768, 16384),
-    "encoder_ffn_embed_dim": ("intermediate_size", 3072, 65536),
-    "encoder_attention_heads": ("num_attention_heads", 12, 1024),
-    "conv_pos": ("num_conv_pos_embeddings", 128, 4096),
-    "conv_pos_groups": ("num_conv_pos_embedding_groups", 16, 4096),
-}
-_RATES = {
-    "dropout": ("hidden_dropout", 0.1),
-    "attention_dropout": ("attention_dropout", 0.1),
-    "activation_dropout": ("activation_dropout", 0.0),
-    "dropout_input": ("feat_proj_dropout", 0.0),
-}
-_FLAGS = {
-    "conv_bias": ("conv_bias", False),
-    "layer_norm_first": ("do_stable_layer_norm", False),
-}
-_EXTRACTOR_MODES = {"default": "group", "layer_norm": "layer"}
-_CONV_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"
-# Keys whose other values mean an architecture that a HubertConfig does not describe; the
-# last two are WavLM's, which no released student has.
-_FIXED: dict[str, tuple[Any, ...]] = {
-    "activation_fn": ("gelu",),
-    "layer_type": ("transformer",),
-    "pos_conv_depth": (1, 0),
-    "crop_seq_to_multiple": (1,),
-    "relative_position_embedding": (False,),
-    "gru_rel_pos": (False,),
-}
 # They change training, initialisation or padding that attention does not see: no feature.
 _NO_EFFECT = {
     "encoder_layerdrop", "feature_grad_mult", "final_dim", "max_positions",
@@ -68,22 +43,7 @@ _NO_EFFECT = {
     "init_encoder_layers", "layer_grad_scale", "num_buckets", "max_distance",
     "_name", "_cnn_weight", "_teacher_task_agnostic",
 }  # fmt: skip
-_KNOWN = {*_SIZES, *_RATES, *_FLAGS, *_FIXED, *_NO_EFFECT, "extractor_mode", "conv_feature_layers"}
-
-# transformers' parameter names -> the authors'; GroupNorm stands at 2, LayerNorm at 2.1.
-_NAMES = (
-    (r"^feature_projection\.layer_norm\.", "layer_norm."),
-    (r"^feature_projection\.projection\.", "post_extract_proj."),
-    (r"^(feature_extractor\.conv_layers\.\d+)\.conv\.", r"\1.0."),
-    (r"\.pos_conv_embed\.conv\.parametrizations\.weight\.original0$", ".pos_conv.0.weight_g"),
-    (r"\.pos_conv_embed\.conv\.parametrizations\.weight\.original1$", ".pos_conv.0.weight_v"),
-    (r"\.pos_conv_embed\.conv\.", ".pos_conv.0."),
-    (r"^(encoder\.layers\.\d+)\.attention\.", r"\1.self_attn."),
-    (r"^(encoder\.layers\.\d+)\.layer_norm\.", r"\1.self_attn_layer_norm."),
-    (r"\.feed_forward\.intermediate_dense\.", ".fc1."),
-    (r"\.feed_forward\.output_dense\.", ".fc2."),
-)
-_EXTRACTOR_NORM = r"^(feature_extractor\.conv_layers\.\d+)\.layer_norm\."
+_KNOWN = {*SIZES, *RATES, *FLAGS, *FIXED, *_NO_EFFECT, "extractor_mode", "conv_feature_layers"}
 
 
 @dataclass(frozen=True)
@@ -115,26 +75,13 @@ def import_student(checkpoint: str | Path, architecture: str | Path) -> Imported
     tensors, left_out = _read_tensors(Path(checkpoint))
     with torch.device("meta"):
         expected = encoder_from_config(config).state_dict()
-    names = {authors_name(name, config.feat_extract_norm): name for name in expected}
+    names = {fairseq_name(name, config.feat_extract_norm): name for name in expected}
     _check_names(tensors, set(names), f"{checkpoint} and {architecture}")
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, expected[names[name]].shape, f"{checkpoint}")
     student = encoder_from_config(config)
     student.load_state_dict({names[name]: tensor for name, tensor in tensors.items()})
     return Imported(student.eval(), left_out)
-
-
-def authors_name(name: str, feat_extract_norm: str) -> str:
-    """What the authors call one of the student's parameters.
-
-    Args:
-        name: Parameter name in transformers' naming.
-        feat_extract_norm: ``"group"`` or ``"layer"``.
-    """
-    norm = r"\1.2.1." if feat_extract_norm == "layer" else r"\1.2."
-    for pattern, replacement in (*_NAMES, (_EXTRACTOR_NORM, norm)):
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def read_architecture(path: str | Path) -> HubertConfig:
@@ -174,41 +121,7 @@ def _options(found: dict[str, Any]) -> dict[str, Any]:
     for key in found:
         if key not in _KNOWN:
             raise unknown_name("key", str(key), _KNOWN)
-    for key, supported in _FIXED.items():
-        if found.get(key, supported[0]) not in supported:
-            choices = " or ".join(map(repr, supported))
-            raise StarError(f"{key} must be {choices} for HubertModel, got {found[key]!r}")
-    options: dict[str, Any] = {}
-    for key, (name, default, largest) in _SIZES.items():
-        value = options[name] = found.get(key, default)
-        if type(value) is not int or not 0 < value <= largest:
-            raise StarError(f"{key} must be a whole number from 1 to {largest}, got {value!r}")
-    for key in ("encoder_attention_heads", "conv_pos_groups"):
-        value, width = options[_SIZES[key][0]], options["hidden_size"]
-        if width % value:
-            raise StarError(f"encoder_embed_dim must be a multiple of {key}, got {width}, {value}")
-    for key, (name, rate) in _RATES.items():
-        value = options[name] = found.get(key, rate)
-        if type(value) not in (int, float) or not 0 <= value < 1:
-            raise StarError(f"{key} must be a number from 0 to below 1, got {value!r}")
-    for key, (name, flag) in _FLAGS.items():
-        value = options[name] = found.get(key, flag)
-        if type(value) is not bool:
-            raise StarError(f"{key} must be true or false, got {value!r}")
-    mode = found.get("extractor_mode", "default")
-    if not isinstance(mode, str) or mode not in _EXTRACTOR_MODES:
-        raise StarError(f"extractor_mode must be one of {[*_EXTRACTOR_MODES]}, got {mode!r}")
-    options["feat_extract_norm"] = _EXTRACTOR_MODES[mode]
-    return options | _front(found.get("conv_feature_layers", _CONV_LAYERS))
-
-
-def _front(text: Any) -> dict[str, Any]:
-    try:
-        layers = read_conv_layers(text)
-    except StarError as error:
-        raise StarError(f"conv_feature_layers: {error}") from error
-    dims, kernels, strides = (list(column) for column in zip(*layers, strict=True))
-    return {"conv_dim": dims, "conv_kernel": kernels, "conv_stride": strides}
+    return architecture(found)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:

@@ -13,6 +13,7 @@ from espnet2.main_funcs.pack_funcs import find_path_and_change_it_recursive
 
 from espnet_star.errors import StarError, first_line
 from espnet_star.formats.archive import extract, open_members
+from espnet_star.formats.model_file import refusal
 
 META = "meta.yaml"
 # Read by torch.load, which runs what a pickle asks for unless weights_only holds it back.
@@ -125,7 +126,7 @@ def check_harmless(path: Path, shown: str, is_model: bool = False) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own reasons depend on what it meets
-        reason = first_line(error)
+        reason = refusal(error) or first_line(error)
         raise StarError(
             f"{shown} is not a file of plain tensors ({reason}); loading it could run code, so "
             "it is refused"

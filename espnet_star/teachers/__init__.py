@@ -7,16 +7,26 @@ from typing import Any
 
 from espnet_star.errors import unknown_name
 from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.detect import find_kind
+from espnet_star.teachers.espnet_hubert import EspnetHubertTeacher
+from espnet_star.teachers.espnet_ssl import EspnetSslTeacher
+from espnet_star.teachers.fairseq import FairseqTeacher
 from espnet_star.teachers.hugging_face import HuggingFaceTeacher
-from espnet_star.teachers.loading import read_model_type, unsupported
+from espnet_star.teachers.loading import unsupported
+from espnet_star.teachers.s3prl_upstream import S3prlTeacher
 from espnet_star.teachers.whisper import WhisperTeacher
 
 __all__ = ["TEACHERS", "AbsTeacher", "build_teacher"]
 
-# One line an adapter. Its class attribute model_types names what config.json may hold.
+# One line an adapter. Its class attribute model_types names what config.json may hold; those
+# without are told by their files in detect.py, or by kind alone.
 TEACHERS: dict[str, Any] = {
     "hugging_face": HuggingFaceTeacher,
     "whisper": WhisperTeacher,
+    "espnet_ssl": EspnetSslTeacher,
+    "espnet_hubert": EspnetHubertTeacher,
+    "fairseq": FairseqTeacher,
+    "s3prl": S3prlTeacher,
 }
 
 
@@ -24,9 +34,11 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> AbsTeac
     """Load a teacher.
 
     Args:
-        name_or_path: Hub name, or directory written by ``save_pretrained``.
-        kind: Key of :data:`TEACHERS`, or ``"auto"`` to choose by the model type in
-            ``config.json``.
+        name_or_path: Hub name or directory written by ``save_pretrained``; ESPnet's SSL or
+            HuBERT experiment (folder, ``config.yaml``, ``.pth``, pack or zoo name); ``.pt`` of
+            fairseq or WavLM; ``s3prl:NAME``.
+        kind: Key of :data:`TEACHERS`, or ``"auto"`` to choose by the files and the model
+            type in ``config.json``.
         **conf: Options of the adapter, e.g. ``dtype="bfloat16"``.
 
     Returns:
@@ -50,14 +62,15 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> AbsTeac
     for key in conf:
         if key not in options:
             raise unknown_name(f"option of teacher kind {kind}", key, options)
-    return adapter(str(name_or_path), **conf)
+    teacher: AbsTeacher = adapter(str(name_or_path), **conf)
+    teacher.conf = {"kind": kind, **conf, **teacher.chosen()}
+    return teacher
 
 
 def _kind_of(name: str) -> str:
-    """Adapter that reads the checkpoint's model type."""
-    model_type = read_model_type(name)
-    for kind, adapter in TEACHERS.items():
-        if model_type in adapter.model_types:
-            return kind
-    known = {t for adapter in TEACHERS.values() for t in adapter.model_types}
-    raise unsupported(name, model_type, known)
+    """Adapter that reads what the name stands for."""
+    kinds = {t: kind for kind, adapter in TEACHERS.items() for t in adapter.model_types}
+    kind, model_type = find_kind(name, kinds)
+    if kind is None:
+        raise unsupported(name, model_type, kinds)
+    return kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,6 +17,11 @@ class AbsTeacher(torch.nn.Module, ABC):
     keeps it outside its own submodules, so that checkpoints hold the student alone.
 
     Attributes:
+        model_types: What ``config.json`` of a checkpoint of its own may say; empty where
+            there is no such file.
+        reads: Checkpoints without ``config.json`` that it reads, for the manual.
+        conf: Its ``kind`` and options, those that it chose itself included; what
+            ``config.yaml`` keeps as ``teacher_conf``. :func:`build_teacher` fills it in.
         name: Hub name or directory that the weights came from.
         num_layers: Transformer layers L.
         width: Width D of the hidden states.
@@ -23,6 +29,9 @@ class AbsTeacher(torch.nn.Module, ABC):
             are an unnormalised residual stream.
     """
 
+    model_types: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[str] = ""
+    conf: dict[str, Any]
     name: str
     num_layers: int
     width: int
@@ -42,6 +51,10 @@ class AbsTeacher(torch.nn.Module, ABC):
         Returns:
             Hidden states with ``frame_count(lengths)`` valid frames each.
         """
+
+    def chosen(self) -> dict[str, Any]:
+        """Options that were left open and found out, e.g. which model file was taken."""
+        return {}
 
     def forward(
         self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool = False

@@ -109,11 +109,16 @@ def read_preparation(name: str) -> dict[str, Any]:
         return {}
     rate = settings.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
-        raise StarError(
-            f"teacher {name!r} was trained at {rate} Hz (preprocessor_config.json), the student "
-            f"reads {SAMPLE_RATE} Hz; choose a teacher trained at {SAMPLE_RATE} Hz"
-        )
+        raise wrong_rate(name, rate, "preprocessor_config.json")
     return settings
+
+
+def wrong_rate(name: str, rate: object, source: str) -> StarError:
+    """Error for a model of another sampling rate, and where that is written."""
+    return StarError(
+        f"teacher {name!r} was trained at {rate} Hz ({source}), the student reads "
+        f"{SAMPLE_RATE} Hz; choose a teacher trained at {SAMPLE_RATE} Hz"
+    )
 
 
 def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> torch.nn.Module:

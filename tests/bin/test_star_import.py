@@ -9,7 +9,7 @@ from transformers import HubertModel
 
 from espnet_star.bin.star_import import main
 from espnet_star.formats import hugging_face
-from espnet_star.formats.authors import authors_name
+from espnet_star.formats.fairseq_layout import fairseq_name
 from espnet_star.students import StarEncoder
 
 BLOCK = {
@@ -29,7 +29,7 @@ BLOCK = {
 def released(tiny_student, tmp_path):
     """A pair of files as the authors release them, holding the tiny student."""
     state = {
-        f"student_model.{authors_name(name, 'group')}": value
+        f"student_model.{fairseq_name(name, 'group')}": value
         for name, value in tiny_student.state_dict().items()
     }
     state["teacher_model.model.mask_emb"] = torch.zeros(4)

@@ -46,7 +46,7 @@ def test_kind_by_model_type(checkpoint, whisper_directory):
 
 
 def test_unknown_names(checkpoint, whisper_directory):
-    with pytest.raises(ValueError, match=r"'whispr'. Did you mean 'whisper'\? Known: auto, hug"):
+    with pytest.raises(ValueError, match=r"'whispr'. Did you mean 'whisper'\? Known: auto, espn"):
         build_teacher(whisper_directory, "whispr")
     with pytest.raises(ValueError, match=r"'do_normalise'. Did you mean 'do_normalize'\?"):
         build_teacher(checkpoint("hubert"), do_normalise=True)

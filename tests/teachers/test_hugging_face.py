@@ -7,7 +7,7 @@ from small_checkpoints import FAMILIES, SMALL, save
 
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher
-from espnet_star.teachers.hugging_face import prepare_waveform
+from espnet_star.teachers.padding import prepare_waveform
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 

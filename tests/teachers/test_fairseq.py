@@ -1,0 +1,322 @@
+"""Against the models of fairseq and Microsoft that s3prl vendors; fairseq installs nowhere new."""
+
+import argparse
+import enum
+import sys
+import types
+
+import pytest
+import torch
+from small_checkpoints import shake
+
+from espnet_star.errors import StarError
+from espnet_star.outputs import frame_count
+from espnet_star.teachers import build_teacher
+from espnet_star.teachers.fairseq import FairseqTeacher
+
+CONV = "[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2"
+COMMON = dict(
+    encoder_layers=3,
+    encoder_embed_dim=24,
+    encoder_ffn_embed_dim=32,
+    encoder_attention_heads=2,
+    conv_feature_layers=CONV,
+    conv_pos=16,
+    conv_pos_groups=2,
+    encoder_layerdrop=0.5,
+    dropout=0.5,
+)
+PRE = dict(layer_norm_first=True, extractor_mode="layer_norm", conv_bias=True)
+RELATIVE = dict(relative_position_embedding=True, gru_rel_pos=True, num_buckets=16, max_distance=20)
+CASES = {
+    "hubert": {},
+    "hubert-pre-norm": PRE,
+    "hubert-square": dict(encoder_embed_dim=8),
+    "wav2vec2": {},
+    "wavlm": RELATIVE,
+    "wavlm-pre-norm": {**RELATIVE, **PRE, "normalize": True},
+}
+
+
+def foreign(case):
+    """The library's model with random weights, its options and those of its task."""
+    options = {**COMMON, **CASES[case]}
+    if case.startswith("wavlm"):
+        module = pytest.importorskip("s3prl.upstream.wavlm.WavLM")
+        return shake(module.WavLM(module.WavLMConfig(options))), options, options
+    task = {"normalize": case.endswith("pre-norm"), "sample_rate": 16000, "labels": ["km"]}
+    utils = pytest.importorskip("s3prl.upstream.utils")
+    if case.startswith("hubert"):
+        module = pytest.importorskip("s3prl.upstream.hubert.hubert_model")
+        options |= {"label_rate": 50, "final_dim": 8}
+        config = utils.merge_with_parent(module.HubertConfig, options)
+        tasks = utils.merge_with_parent(module.HubertPretrainingConfig, task)
+        model = module.HubertModel(config, tasks, [["a", "b", "c"]])
+    else:
+        module = pytest.importorskip("s3prl.upstream.wav2vec2.wav2vec2_model")
+        options |= {"final_dim": 8, "quantize_targets": True, "latent_vars": 4, "latent_dim": 8}
+        model = module.Wav2Vec2Model(utils.merge_with_parent(module.Wav2Vec2Config, options))
+    return shake(model), options, task
+
+
+def hidden_states(model, speech):
+    """Inputs of the library's layers and its output, for one utterance."""
+    states = []
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda _m, args, kwargs: states.append((args or [kwargs["x"]])[0].transpose(0, 1)),
+            with_kwargs=True,
+        )
+        for layer in model.encoder.layers
+    ]
+    with torch.no_grad():
+        padding = torch.zeros(speech.shape, dtype=torch.bool)
+        out = model.extract_features(speech, padding_mask=padding, mask=False)
+    for handle in handles:
+        handle.remove()
+    states.append(out["x"] if isinstance(out, dict) else out[0])
+    return [state[:, : states[-1].shape[1]] for state in states]
+
+
+def save_wavlm(model, options, _task, path):
+    torch.save({"cfg": options, "model": model.state_dict()}, path)
+
+
+def save_fairseq(model, options, task, path, **torch_options):
+    """With what surrounds the tensors in hubert_base_ls960.pt: OmegaConf and a dictionary."""
+    omegaconf = pytest.importorskip("omegaconf")
+    cfg = {"model": {**options, "_name": "hubert"}, "task": task, "common": {"seed": 1}}
+    content = {
+        "args": None,
+        "cfg": omegaconf.OmegaConf.create(cfg),
+        "model": {key: value.half() for key, value in model.state_dict().items()},
+        "task_state": {"dictionaries": [foreign_class("fairseq.data.dictionary", "Dictionary")()]},
+        "extra_state": {"best": foreign_class("fairseq.dataclass.constants", "Choices").ONE},
+    }
+    torch.save(content, path, **torch_options)
+
+
+def save_namespace(model, options, task, path):
+    """As fairseq wrote wav2vec_small.pt, before its hydra, in torch's first format."""
+    content = {"args": argparse.Namespace(arch="wav2vec2", **options, **task), "cfg": None}
+    content["model"] = model.state_dict()
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def save_converted(model, options, task, path):
+    content = {"task_cfg": task, "model_cfg": options, "model_weight": model.state_dict()}
+    torch.save({**content, "dictionaries_symbols": [["a"]]}, path)
+
+
+def foreign_class(module, name):
+    """A class that pickle names as fairseq's, in a module that is gone when it is read."""
+    if name == "Choices":
+        made = enum.Enum(name, {"ONE": "one"}, module=module)
+        made.__reduce_ex__ = lambda self, _protocol: (made, (self.value,))
+    else:
+        made = type(name, (), {"__module__": module, "__init__": lambda s: vars(s).update(a=[1])})
+    setattr(module_of_fairseq(module), name, made)
+    return made
+
+
+def module_of_fairseq(name):
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        part = ".".join(parts[:end])
+        sys.modules.setdefault(part, types.ModuleType(part))
+    return sys.modules[name]
+
+
+def forget_fairseq():
+    for name in [name for name in sys.modules if name.split(".")[0] == "fairseq"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def no_fairseq():
+    yield
+    forget_fairseq()
+
+
+WRITERS = {
+    "hubert": save_fairseq,
+    "hubert-pre-norm": save_fairseq,
+    "hubert-square": save_converted,
+    "wav2vec2": save_namespace,
+    "wavlm": save_wavlm,
+    "wavlm-pre-norm": save_wavlm,
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Path of a case's checkpoint, and the library's model with the same weights."""
+
+    def make(case):
+        model, options, task = foreign(case)
+        if WRITERS[case] is save_fairseq:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.copy_(parameter.half().float())
+        path = tmp_path / f"{case}.pt"
+        WRITERS[case](model, options, task, path)
+        forget_fairseq()
+        return path, model, bool(task.get("normalize", False))
+
+    return make
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hidden_states_are_those_of_the_library(case, saved):
+    """Fails if a name, a norm, a bias or the input's normalisation is mapped wrongly."""
+    path, model, normalize = saved(case)
+    teacher = build_teacher(str(path))
+    assert isinstance(teacher, FairseqTeacher)
+    assert teacher.conf == {"kind": "fairseq", "do_normalize": normalize}
+    assert teacher.pre_norm is case.endswith("pre-norm")
+    speech = 0.01 * torch.randn(1, 9000) + 0.02
+    theirs_in = torch.nn.functional.layer_norm(speech, speech.shape) if normalize else speech
+    theirs = hidden_states(model, theirs_in)
+    ours = teacher(speech, torch.tensor([9000]))
+    assert ours.num_layers == 3 and ours.lengths.tolist() == [27]
+    for a, b in zip(ours.hidden_states, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("case", ["hubert", "wavlm-pre-norm"])
+def test_an_utterance_gets_the_same_in_a_batch_as_alone(case, saved, batch):
+    teacher = build_teacher(saved(case)[0])
+    speech, lengths = batch
+    together = teacher(speech, lengths, attentions=True)
+    assert torch.equal(together.lengths, frame_count(lengths))
+    for row, size in enumerate(lengths.tolist()):
+        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1], attentions=True)
+        n = int(together.lengths[row])
+        for a, b in zip(together.hidden_states, alone.hidden_states, strict=True):
+            torch.testing.assert_close(a[row, :n], b[0], atol=1e-4, rtol=1e-4)
+        for a, b in zip(together.attentions, alone.attentions, strict=True):
+            torch.testing.assert_close(a[row, :, :n, :n], b[0], atol=1e-4, rtol=1e-4)
+
+
+def edited(saved, tmp_path, change, case="hubert-square"):
+    content = torch.load(saved(case)[0], weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "edited.pt")
+    return tmp_path / "edited.pt"
+
+
+def without(content):
+    del content["model_weight"]["encoder.layers.1.fc1.bias"]
+
+
+def with_adapter(content):
+    content["model_weight"]["encoder.layers.1.adapter.weight"] = torch.ones(1)
+
+
+def wider(content):
+    content["model_cfg"]["encoder_ffn_embed_dim"] = 64
+
+
+def not_finite(content):
+    content["model_weight"]["encoder.layers.1.fc1.bias"][0] = torch.nan
+
+
+def fine_tuned(content):
+    content["model_weight"]["w2v_encoder.proj.weight"] = torch.ones(1)
+
+
+def other_rate(content):
+    content["task_cfg"]["sample_rate"] = 8000
+
+
+def other_hop(content):
+    content["model_cfg"]["conv_feature_layers"] = "[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)]"
+
+
+def conformer(content):
+    content["model_cfg"]["layer_type"] = "conformer"
+
+
+def code(content):
+    content["model_cfg"]["conv_feature_layers"] = "__import__('os').system('touch /tmp/x')"
+
+
+def no_options(content):
+    content["model_cfg"] = {}
+
+
+def no_tensors(content):
+    content["model_weight"] = {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (without, ("lacks encoder.layers.1.fc1.bias",)),
+        (with_adapter, ("also holds encoder.layers.1.adapter.weight",)),
+        (wider, ("encoder.layers.0.fc1.weight is (32, 8), the options say (64, 8)",)),
+        (not_finite, ("encoder.layers.1.fc1.bias holds NaN",)),
+        (fine_tuned, ("was fine-tuned", "w2v_encoder.proj.weight", "pre-trained")),
+        (other_rate, ("8000 Hz", "16000 Hz")),
+        (other_hop, ("100 frames/s (hop 160)",)),
+        (conformer, ("layer_type must be 'transformer'", "'conformer'")),
+        (code, ("conv_feature_layers", "only lists, tuples, whole numbers")),
+        (no_options, ("nothing of its architecture",)),
+        (no_tensors, ("no tensors under 'model'",)),
+    ],
+)
+def test_a_bad_checkpoint_is_named(change, parts, saved, tmp_path):
+    path = edited(saved, tmp_path, change)
+    with pytest.raises(StarError) as caught:
+        build_teacher(path)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("case", ["hubert", "wav2vec2"])
+@pytest.mark.parametrize("kept", [0.3, 0.999])
+def test_a_file_cut_short(case, kept, saved, tmp_path):
+    content = saved(case)[0].read_bytes()
+    path = tmp_path / "cut.pt"
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(StarError, match=r"cut.pt is not a complete checkpoint \(.*copy or down"):
+        build_teacher(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_not_run(zipped, tmp_path):
+    mark = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self):
+            return exec, (f"open({str(mark)!r}, 'w')",)
+
+    path = tmp_path / "payload.pt"
+    torch.save({"cfg": Payload()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(StarError, match=r"names (__builtin__|builtins).exec.*refused"):
+        build_teacher(path)
+    assert not mark.exists()
+
+
+def test_a_class_of_fairseq_is_never_imported(tmp_path):
+    """Fails if an allowed name is looked up instead of stood in for."""
+    module = module_of_fairseq("fairseq.evil")
+    ran = []
+    module.run = lambda *args: ran.append(args)
+    module.run.__module__, module.run.__qualname__ = "fairseq.evil", "run"
+
+    class Payload:
+        def __reduce__(self):
+            return module.run, (1,)
+
+    torch.save({"cfg": {"model": {"a": Payload()}}, "model": {}}, tmp_path / "payload.pt")
+    with pytest.raises(StarError, match="no tensors"):
+        build_teacher(tmp_path / "payload.pt")
+    assert not ran
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(StarError, match=r"nothing.pt': no such file"):
+        build_teacher(tmp_path / "nothing.pt")
