@@ -135,10 +135,12 @@ def api_pages() -> dict[str, str]:
 
 
 def teacher_table() -> str:
-    """Model types that a teacher's ``config.json`` may name."""
-    lines = ["| `model_type` | `kind` |", "| --- | --- |"]
+    """What a teacher may be, by its ``config.json`` or its files, and the kind that reads it."""
+    lines = ["| Teacher | `kind` |", "| --- | --- |"]
     for kind, adapter in TEACHERS.items():
-        lines += [f"| `{model_type}` | `{kind}` |" for model_type in adapter.model_types]
+        names = ", ".join(f"`{model_type}`" for model_type in adapter.model_types)
+        what = f"`config.json` with `model_type` {names}" if names else adapter.reads
+        lines.append(f"| {what} | `{kind}` |")
     return "\n".join(lines) + "\n"
 
 

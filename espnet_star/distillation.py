@@ -62,6 +62,8 @@ class StarDistillation(AbsESPnetModel):
         self.losses = list(losses)
         self.loss_modules = torch.nn.ModuleList(entry.loss for entry in losses)
         self.needs_attentions = any(entry.loss.needs_attentions for entry in losses)
+        if self.needs_attentions:
+            teacher.check_attentions()
         # Straight into __dict__, past torch's registration of submodules.
         self.__dict__["teacher"] = teacher
         for entry in losses:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.formats.experiment import is_experiment
+from espnet_star.formats.experiment import is_distillation
 from espnet_star.formats.hugging_face import find_file, read_json
 from espnet_star.formats.onnx_student import SUFFIX, OnnxStudent
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
@@ -19,6 +19,7 @@ from espnet_star.state_cache import StateCache, weights_fingerprint
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import TEACHERS, build_teacher
 from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.detect import kind_by_files, kind_by_name
 
 
 class StarFrontend(AbsFrontend):
@@ -158,7 +159,9 @@ class StarFrontend(AbsFrontend):
         }
         if isinstance(self.upstream, StarEncoder):
             return options | {"student_conf": self.upstream.options()}
-        return options | {"upstream": self.source, "kind": self.kind}
+        # What "auto" found, so that nothing is guessed again where the model is decoded.
+        conf = getattr(self.upstream, "conf", {})
+        return options | {"upstream": self.source, "kind": conf.get("kind", self.kind)}
 
 
 def build_upstream(
@@ -187,6 +190,14 @@ def build_upstream(
 
 def looks_like_student(upstream: str) -> bool:
     """Whether a directory or hub name is a student of ours, not a teacher."""
-    if is_experiment(upstream):
+    if is_distillation(upstream):
         return True
-    return "identity_projection" in read_json(find_file(upstream, "config.json"))
+    if kind_by_files(upstream) is not None:
+        return False
+    try:
+        config = find_file(upstream, "config.json")
+    except StarError:
+        if kind_by_name(upstream) is None:
+            raise
+        return False
+    return "identity_projection" in read_json(config)

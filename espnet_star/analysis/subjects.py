@@ -12,12 +12,13 @@ import transformers
 from torch import nn
 
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.formats.experiment import is_experiment, load_experiment
+from espnet_star.formats.experiment import is_distillation, load_experiment
 from espnet_star.formats.hugging_face import find_file, load_config, read_json
 from espnet_star.outputs import HOP
 from espnet_star.students import PRESETS, StarEncoder
 from espnet_star.students.star_encoder import encoder_from_config
 from espnet_star.teachers import TEACHERS, AbsTeacher, build_teacher, loading
+from espnet_star.teachers.detect import kind_by_files, kind_by_name
 from espnet_star.teachers.hugging_face import HuggingFaceTeacher
 from espnet_star.teachers.whisper import MEL_HOP, WhisperTeacher
 
@@ -107,8 +108,8 @@ def find_subject(name: str) -> Subject:
 
     Args:
         name: A key of ``PRESETS`` or :data:`SHAPES`, a Hugging Face directory, the folder
-            of a distillation experiment, or a hub name. ``./starhubert`` is a directory
-            even where there is a preset of that name.
+            of a distillation experiment, a hub name, or any other teacher. ``./starhubert``
+            is a directory even where there is a preset of that name.
 
     Raises:
         StarError: If it is none of these, or a model that cannot be measured.
@@ -119,19 +120,26 @@ def find_subject(name: str) -> Subject:
         model_type, values = SHAPES[name]
         return Subject(name, name, lambda: _from_config(model_type, values))
     path = Path(name)
-    if not path.is_dir() and "/" not in name:
-        raise unknown_name("model (or directory)", name, [*PRESETS, *SHAPES])
-    if is_experiment(path):
+    if is_distillation(path):
         options = load_experiment(path).options()
         return Subject(
             name, name, lambda: StarEncoder(**options).eval(), lambda: load_experiment(path)
         )
+    if kind_by_files(name) is not None:
+        return _of_teacher(name)
+    if not path.is_dir() and "/" not in name:
+        raise unknown_name("model (or directory)", name, [*PRESETS, *SHAPES])
     return _from_directory(name)
 
 
 def _from_directory(name: str) -> Subject:
     """A Hugging Face directory or hub name; its weights are not read to count."""
-    config_path = find_file(name, "config.json")
+    try:
+        config_path = find_file(name, "config.json")
+    except StarError:
+        if kind_by_name(name) is None:
+            raise
+        return _of_teacher(name)
     values = read_json(config_path)
     model_type = values.pop("model_type", None)
     subject = Subject(name, name, lambda: build_teacher(name), bytes=_weight_bytes(Path(name)))
@@ -163,6 +171,13 @@ def _from_directory(name: str) -> Subject:
         )
     # An adapter that nothing is known of here: it is asked to work.
     return replace(subject, counts_on="cpu")
+
+
+def _of_teacher(name: str) -> Subject:
+    """A teacher that only its own files describe: it is asked to work."""
+    path = Path(name)
+    size = path.stat().st_size if path.is_file() else None
+    return Subject(name, name, lambda: build_teacher(name), bytes=size, counts_on="cpu")
 
 
 def _from_config(model_type: str, values: dict[str, Any]) -> nn.Module:

@@ -21,6 +21,21 @@ def is_experiment(directory: str | Path) -> bool:
     return (Path(directory) / "config.yaml").is_file()
 
 
+def is_distillation(directory: str | Path) -> bool:
+    """Whether a folder is a distillation's experiment, not another ESPnet task's.
+
+    A configuration that cannot be read counts as one: its own reader says what is wrong.
+    """
+    if not is_experiment(directory):
+        return False
+    try:
+        config = yaml.safe_load((Path(directory) / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return True
+    # Those of self-supervised training name their objective so.
+    return not (isinstance(config, dict) and {"loss", "pred_masked_weight"} & config.keys())
+
+
 def load_experiment(directory: str | Path, model_file: str | Path | None = None) -> StarEncoder:
     """Student of a distillation experiment, in eval mode.
 

@@ -56,13 +56,15 @@ class StarTask(Guarded, AbsTask):
             "--teacher",
             type=str_or_none,
             default=None,
-            help="Hub name or directory of the model to distil",
+            help="Model to distil: Hugging Face hub name or directory; ESPnet's SSL or HuBERT "
+            "experiment (folder, .pth, pack or zoo name); .pt of fairseq or WavLM; s3prl:NAME",
         )
         group.add_argument(
             "--teacher_conf",
             action=NestedDictAction,
             default={},
-            help="Keyword arguments of the teacher, e.g. kind=whisper dtype=bfloat16",
+            help="Keyword arguments of the teacher, e.g. dtype=bfloat16. What was left "
+            "open (kind, model_file, do_normalize) is written into config.yaml",
         )
         group.add_argument(
             "--losses",
@@ -152,6 +154,7 @@ class StarTask(Guarded, AbsTask):
                 raise unknown_name("key of model_conf", key, MODEL_OPTIONS)
         encoder = build_student(args)
         teacher = build_teacher(args.teacher, **args.teacher_conf)
+        args.teacher_conf = teacher.conf
         args.losses = resolve_losses(args.losses, teacher)
         if getattr(args, "distributed", False):
             warn_of_scope(args.losses)

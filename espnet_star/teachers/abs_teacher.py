@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from espnet_star.errors import StarError
 from espnet_star.outputs import LayerOutputs
 
 
@@ -22,6 +23,7 @@ class AbsTeacher(torch.nn.Module, ABC):
         reads: Checkpoints without ``config.json`` that it reads, for the manual.
         conf: Its ``kind`` and options, those that it chose itself included; what
             ``config.yaml`` keeps as ``teacher_conf``. :func:`build_teacher` fills it in.
+        has_attentions: Whether it can give attention maps.
         name: Hub name or directory that the weights came from.
         num_layers: Transformer layers L.
         width: Width D of the hidden states.
@@ -32,6 +34,7 @@ class AbsTeacher(torch.nn.Module, ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[str] = ""
     conf: dict[str, Any]
+    has_attentions: bool = True
     name: str
     num_layers: int
     width: int
@@ -59,9 +62,26 @@ class AbsTeacher(torch.nn.Module, ABC):
     def forward(
         self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool = False
     ) -> LayerOutputs:
-        """See :meth:`extract`. Runs without gradient whatever the caller does."""
+        """See :meth:`extract`. Runs without gradient whatever the caller does.
+
+        Raises:
+            StarError: If attention maps are asked of a teacher that has none.
+        """
+        if attentions:
+            self.check_attentions()
         with torch.no_grad():
             return self.extract(speech, lengths, attentions)
+
+    def check_attentions(self) -> None:
+        """Refuse to be asked for attention maps that there are not.
+
+        Raises:
+            StarError: Naming the loss to remove.
+        """
+        if not self.has_attentions:
+            raise StarError(
+                f"teacher {self.name!r} has no attention maps; remove the loss attention_map"
+            )
 
     def freeze(self) -> None:
         """Put every parameter out of the optimiser's reach. Call at the end of ``__init__``."""

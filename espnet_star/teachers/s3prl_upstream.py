@@ -34,10 +34,11 @@ class S3prlTeacher(AbsTeacher):
     attention maps.
 
     Args:
-        name: ``s3prl:`` and a name of s3prl's hub, e.g. ``s3prl:hubert_base``; with
-            ``kind: s3prl`` the name alone.
-        ckpt: File or address of the weights, for names such as ``hubert_custom``. s3prl
-            loads it; a file that holds more than tensors and plain values is refused.
+        name: ``s3prl:`` and a name of s3prl's hub, e.g. ``s3prl:hubert_base``, with its
+            weights after another colon where it needs some:
+            ``s3prl:hubert_custom:my.pt``. With ``kind: s3prl`` the prefix may go.
+        ckpt: File or address of the weights, instead of the second colon. s3prl loads it; a
+            file that holds more than tensors and plain values is refused.
         pre_norm: Whether layers do not end in a LayerNorm. None looks into the upstream and,
             where nothing tells, takes them for pre-norm, whose ``target_norm`` suits both.
 
@@ -46,14 +47,19 @@ class S3prlTeacher(AbsTeacher):
             upstream does not give several states of one width, 50 a second.
     """
 
+    has_attentions = False
     reads = "`s3prl:NAME`, an upstream of s3prl"
 
     def __init__(self, name: str, ckpt: str | None = None, pre_norm: bool | None = None) -> None:
         super().__init__()
         self.name = name
+        upstream, _, weights = name.removeprefix(PREFIX).partition(":")
+        if weights and ckpt not in {None, weights}:
+            raise StarError(f"teacher {name!r} and ckpt={ckpt} name two files; give one of them")
+        ckpt = ckpt or weights or None
         if ckpt is not None and "://" not in ckpt and Path(ckpt).is_file():
             check_harmless(Path(ckpt), f"teacher {name!r}: {ckpt}", is_model=True)
-        self.wrapper = _load(name, ckpt)
+        self.wrapper = _load(name, upstream, ckpt)
         rates, widths = self.wrapper.downsample_rates, self.wrapper.hidden_sizes
         if set(rates) != {HOP}:
             raise StarError(
@@ -80,14 +86,9 @@ class S3prlTeacher(AbsTeacher):
         """See :meth:`AbsTeacher.extract`.
 
         Raises:
-            StarError: If an utterance has fewer than 400 samples or more than T, its frames are
-                too far from the student's, or maps are asked for.
+            StarError: If an utterance has fewer than 400 samples or more than T, or its frames
+                are too far from the student's.
         """
-        if attentions:
-            raise StarError(
-                f"teacher {self.name!r}: s3prl gives no attention maps; remove the loss "
-                "attention_map"
-            )
         sizes = loading.check_lengths(self.name, speech, lengths)
         rows = [
             self._states(speech[row, :size].float(), lengths[row]) for row, size in enumerate(sizes)
@@ -119,8 +120,7 @@ def some_of(values: list[int]) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values))
 
 
-def _load(name: str, ckpt: str | None) -> Any:
-    upstream = name.removeprefix(PREFIX)
+def _load(name: str, upstream: str, ckpt: str | None) -> Any:
     try:
         from s3prl import hub
         from s3prl.nn import S3PRLUpstream

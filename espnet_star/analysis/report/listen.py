@@ -97,6 +97,8 @@ def _find_speech(experiment: Experiment, given: Path | None) -> Path | None:
 
 def _find_teacher(experiment: Experiment, given: str | None) -> AbsTeacher | None:
     conf = dict(experiment.config.get("teacher_conf") or {})
+    if given is not None:  # the same model, maybe kept in another way
+        conf = {key: value for key, value in conf.items() if key not in ("kind", "model_file")}
     try:
         return build_teacher(given or experiment.teacher, **conf)
     except StarError as error:
