@@ -45,7 +45,8 @@ def normalised(
         return values
     out = torch.zeros_like(values)
     for row, size in enumerate(lengths.tolist()):
-        # A copy, since it works in place.
-        alone = values[row : row + 1, :size].clone()
-        out[row, :size] = normalize(alone, lengths[row : row + 1])[0][0]
+        alone = values[row : row + 1, :size].clone()  # it works in place
+        # With fewer dimensions ESPnet makes a mask of T by T samples: 25 GB for 10 s.
+        shaped = alone[..., None, None] if alone.dim() == 2 else alone
+        out[row, :size] = normalize(shaped, lengths[row : row + 1])[0].view_as(alone)[0]
     return out

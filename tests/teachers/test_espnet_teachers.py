@@ -1,5 +1,6 @@
 """Against ESPnet's own models, built and run by its tasks."""
 
+import resource
 import shutil
 import zipfile
 
@@ -103,6 +104,14 @@ def test_an_utterance_gets_the_same_in_a_batch_as_alone(task, case, attentions, 
         for a, b in zip(together.attentions or (), alone.attentions or (), strict=True):
             torch.testing.assert_close(a[row, :, :n, :n], b[0], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(b.sum(-1), torch.ones(b.shape[:3]))
+
+
+def test_a_long_waveform_is_normalised_in_linear_memory(experiment):
+    """Fails if ESPnet's mask of samples by samples (3.7 GB here) is made."""
+    teacher = build_teacher(experiment("hubert", "torchaudio-pre-norm"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    teacher(torch.randn(1, 60000), torch.tensor([60000]))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6  # kB
 
 
 def test_frozen_and_close_in_bfloat16(experiment):
