@@ -4,7 +4,9 @@ import argparse
 import enum
 import sys
 import types
+import typing
 
+import numpy as np
 import pytest
 import torch
 from small_checkpoints import shake
@@ -66,8 +68,12 @@ def save_fairseq(model, options, task, path, **torch_options):
         "args": None,
         "cfg": omegaconf.OmegaConf.create(cfg),
         "model": {key: value.half() for key, value in model.state_dict().items()},
+        "types": [typing.List[str], typing.Optional[int], type(None)],  # noqa: UP006, UP045
         "task_state": {"dictionaries": [foreign_class("fairseq.data.dictionary", "Dictionary")()]},
-        "extra_state": {"best": foreign_class("fairseq.dataclass.constants", "Choices").ONE},
+        "extra_state": {
+            "loss": np.float64(1.0),
+            "best": foreign_class("fairseq.dataclass.constants", "Choices").ONE,
+        },
     }
     torch.save(content, path, **torch_options)
 

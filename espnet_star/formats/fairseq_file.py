@@ -23,9 +23,11 @@ from espnet_star.errors import StarError, first_line
 
 # Packages whose classes a checkpoint may name; every one becomes a stand-in.
 _PACKAGES = ("fairseq", "omegaconf", "argparse", "typing", "hydra", "numpy", "examples", "enum")
-# Types that OmegaConf names as those of its values, and numpy's way to pickle bytes.
-_TYPES = ("dict", "list", "tuple", "str", "int", "float", "bool", "object", "bytes")
-_NAMES = {f"builtins.{name}" for name in _TYPES} | {"_codecs.encode"}
+# Types that OmegaConf names as those of its values, how typing's are pickled (List[str] is an
+# item of List), and numpy's way to pickle bytes.
+_TYPES = ("dict", "list", "tuple", "str", "int", "float", "bool", "object", "bytes", "type")
+_NAMES = {f"builtins.{name}" for name in _TYPES}
+_NAMES |= {"_operator.getitem", "operator.getitem", "_codecs.encode"}
 # Files before 2020 hold four pickles in a row: magic number, version, system, content.
 _LEGACY_PICKLES = 4
 _CUT = "it may have been cut short: copy or download it again"

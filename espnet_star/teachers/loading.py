@@ -48,7 +48,7 @@ def read_model_type(name: str) -> str:
     if path.is_dir() and not (path / "config.json").is_file():
         raise StarError(
             f"teacher {name!r}: no config.json in this directory; give one written by "
-            "save_pretrained, or a hub name"
+            "save_pretrained, an experiment of ESPnet (it has a config.yaml), or a hub name"
         )
     if not path.is_dir() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise StarError(f"teacher {name!r}: no such directory; check the path")
