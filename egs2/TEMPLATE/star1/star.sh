@@ -56,7 +56,7 @@ sid_hours=
 channel_seed=         # Also identify speakers behind a random channel drawn from this seed.
 
 # Distillation
-teacher=              # Hub name or directory; ESPnet SSL or HuBERT experiment or pack; fairseq .pt; s3prl:NAME.
+teacher=              # Hub name or directory, ESPnet experiment or pack, fairseq .pt, s3prl:NAME.
 star_config=conf/train_star.yaml
 star_args=            # More options of star_train, e.g. "--max_epoch 3".
 star_tag=             # Name of the experiment; the configuration's by default.
