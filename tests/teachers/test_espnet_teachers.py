@@ -84,6 +84,22 @@ def test_hidden_states_are_those_of_espnet(task, case, experiment):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["transformer", "e_branchformer-relative", "conformer"])
+def test_attention_maps_are_those_of_espnet(case, experiment):
+    folder, speech = experiment("ssl", case), torch.randn(1, 6000)
+    name, module = task_class("ssl")
+    file = folder / "valid.loss.ave.pth"
+    model, _ = getattr(module, name).build_model_from_file(folder / "config.yaml", file)
+    with torch.no_grad():
+        model.eval().inference_encode(speech.clone(), torch.tensor([6000]))
+    ours = build_teacher(folder)(speech, torch.tensor([6000]), attentions=True)
+    layers = model.encoder.encoders
+    assert ours.attentions is not None and len(ours.attentions) == len(layers)
+    for maps, layer in zip(ours.attentions, layers, strict=True):
+        theirs = getattr(layer, "self_attn", None) or layer.attn
+        torch.testing.assert_close(maps, theirs.attn, atol=1e-5, rtol=1e-5)
+
+
 @every_case
 @pytest.mark.parametrize("attentions", [False, True])
 def test_an_utterance_gets_the_same_in_a_batch_as_alone(task, case, attentions, experiment, batch):
