@@ -9,7 +9,8 @@ from typing import Any
 
 from espnet_star.bin.command import positive, run_tool
 from espnet_star.data.errors import DataError
-from espnet_star.data.shard_writer import ShardOptions, index_shar, write_shards
+from espnet_star.data.shard_foreign import index_shar
+from espnet_star.data.shard_writer import ShardOptions, write_shards
 
 
 def get_parser() -> argparse.ArgumentParser:

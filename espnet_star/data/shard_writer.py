@@ -1,4 +1,4 @@
-"""Shards in lhotse's Shar format from a prepared directory, and an index of shards there are."""
+"""Shards in lhotse's Shar format from a prepared directory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from espnet_star.data.extras import require_lhotse
 from espnet_star.data.kaldi import read_counts, read_table, read_wav_scp, write_lines
 from espnet_star.data.parallel import parallel
 from espnet_star.data.shard_index import FIELDS, FORMAT, INDEX, index_content, shard_entry
-from espnet_star.errors import first_line
 
 # Apart from the index, which lhotse would take for one more field of the shards.
 FOLDER = "shar"
@@ -105,9 +104,8 @@ def write_shards(
         for _ in parallel(write_shard, left, nj):
             pass
         entries = (json.loads(_entry_file(target, job.number).read_text()) for job in work)
-        content = index_content(
-            entries, options.fs, audio_format=options.audio_format, fingerprint=fingerprint
-        )
+        about = {"audio_format": options.audio_format, "fingerprint": fingerprint}
+        content = index_content(entries, options.fs, **about)
         write_lines(target / INDEX, [json.dumps(content)])
         _remove_work(target)
     except OSError as error:
@@ -119,11 +117,7 @@ def write_shards(
 
 
 def read_items(source: Path) -> list[Item]:
-    """Utterances of a prepared directory.
-
-    Raises:
-        DataError: If there is none, or tables disagree.
-    """
+    """Utterances of a prepared directory, which must have some and tables that agree."""
     wavs, counts = read_wav_scp(source / "wav.scp"), read_counts(source / "utt2num_samples")
     if not wavs:
         raise DataError(f"{source / 'wav.scp'} is empty; prepare the directory first")
@@ -158,8 +152,7 @@ def deal(items: Sequence[Item], options: ShardOptions) -> list[list[Item]]:
         cost, size = np.array([item.samples / options.fs for item in shuffled]), options.seconds
     else:
         cost, size = np.ones(len(items)), float(options.size)
-    number = max(int(np.ceil(cost.sum() / size - 1e-9)), min(options.min_shards, len(items)), 1)
-    number = min(number, len(items))
+    number = min(max(int(np.ceil(cost.sum() / size - 1e-9)), options.min_shards), len(items))
     # The middle of an utterance says where it belongs.
     place = ((np.cumsum(cost) - cost / 2) / cost.sum() * number).astype(int)
     shards: list[list[Item]] = [[] for _ in range(number)]
@@ -169,8 +162,9 @@ def deal(items: Sequence[Item], options: ShardOptions) -> list[list[Item]]:
 
 
 def _fingerprint(source: Path, options: ShardOptions) -> dict[str, Any]:
-    names = [n for n in ("wav.scp", "utt2num_samples", "text", "utt2spk") if (source / n).exists()]
-    digests = {n: hashlib.sha256((source / n).read_bytes()).hexdigest() for n in names}
+    names = ("wav.scp", "utt2num_samples", "text", "utt2spk")
+    content = {name: (source / name).read_bytes() for name in names if (source / name).exists()}
+    digests = {name: hashlib.sha256(held).hexdigest() for name, held in content.items()}
     return {"options": asdict(options), "inputs": digests}
 
 
@@ -191,7 +185,7 @@ def _finished(target: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | Non
 def _make_room(target: Path, fingerprint: dict[str, Any]) -> None:
     folder, work = target / FOLDER, target / WORK
     plan = work / "plan.json"
-    ours = (target / INDEX).exists() or plan.exists()
+    ours = (target / INDEX).exists() or work.exists()
     if folder.exists() and any(folder.iterdir()) and not ours:
         raise DataError(f"{folder} holds files that star_shards did not write; give another outdir")
     if not plan.exists() or json.loads(plan.read_text(encoding="utf-8")) != fingerprint:
@@ -303,81 +297,3 @@ def encoded(item: Item, options: ShardOptions) -> bytes:
         stream, samples, options.fs, format=options.audio_format.upper(), subtype="PCM_16"
     )
     return stream.getvalue()
-
-
-class Listed(NamedTuple):
-    """A shard that is there already."""
-
-    cuts: str
-    recording: str
-    root: str
-
-
-def index_shar(shar: str | Path, outdir: str | Path, nj: int = 1) -> dict[str, Any]:
-    """Write an index for shards that lhotse wrote; only their manifests are read.
-
-    Args:
-        shar: Directory with ``cuts.*.jsonl*`` and ``recording.*.tar*``.
-        outdir: Gets the index ``shards.json``; another directory than ``shar``, where
-            lhotse would take it for a field of the shards.
-        nj: Processes.
-
-    Raises:
-        DataError: If there are no shards, files are missing, or audio is not mono of one
-            sampling rate.
-    """
-    root, target = Path(shar).resolve(), Path(outdir)
-    if target.resolve() == root:
-        raise DataError(f"{outdir}: lhotse would take an index there for shards; give another")
-    cuts, recordings = ({_number(p): p for p in root.glob(f"{f}.*")} for f in ("cuts", "recording"))
-    if not cuts or cuts.keys() != recordings.keys():
-        differ = some(sorted(cuts.keys() ^ recordings.keys())) or "none there"
-        raise DataError(
-            f"{shar}: expected cuts.NUMBER.jsonl.gz and recording.NUMBER.tar for the same numbers "
-            f"({differ})"
-        )
-    listed = [Listed(str(cuts[n]), str(recordings[n]), str(root)) for n in sorted(cuts)]
-    entries, rates = [], set()
-    for fs, entry in parallel(read_entry, listed, nj):
-        rates.add(fs)
-        entries.append(entry)
-    if len(rates) != 1:
-        raise DataError(f"{shar}: sampling rates {some(map(str, sorted(rates)))} Hz; expected one")
-    content = index_content(entries, rates.pop(), root=str(root))
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        write_lines(target / INDEX, [json.dumps(content)])
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
-    return {**content, "up_to_date": False}
-
-
-def _number(path: Path) -> str:
-    return path.name.split(".")[1]
-
-
-def read_entry(listed: Listed) -> tuple[int, dict[str, Any]]:
-    """Sampling rate and index entry of a shard, from its manifest."""
-    lengths, rate = {}, 0
-    for cut in _cuts(listed.cuts):
-        if getattr(cut, "channel", None) != 0 or rate not in (0, cut.sampling_rate):
-            raise DataError(
-                f"{listed.cuts}: {cut.id} is not mono at the rate of the others; write the shards "
-                "from a prepared directory (star_prepare_data, star_shards --datadir)"
-            )
-        rate = cut.sampling_rate
-        lengths[cut.id] = cut.num_samples
-    if not lengths:
-        raise DataError(f"{listed.cuts}: holds no cuts; remove it and {listed.recording}")
-    files = {"cuts": Path(listed.cuts), "recording": Path(listed.recording)}
-    return rate, shard_entry(files, Path(listed.root), lengths, rate)
-
-
-def _cuts(path: str) -> Iterator[Any]:
-    reader = require_lhotse("lazy", "shards").LazyManifestIterator
-    try:
-        yield from reader(path)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: no manifest of cuts ({first_line(error)})") from None

@@ -1,6 +1,8 @@
 """Shards are written; a bug here loses, doubles or spoils utterances before training begins."""
 
 import json
+import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +40,6 @@ def prepared(make_source, tone):
     return directory
 
 
-def files(directory):
-    return {p.name: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-
-
 def test_lhotse_reads_what_was_written(prepared, tmp_path):
     """Fails if any other program that reads Shar sees other audio, text or speakers."""
     write_shards(prepared, tmp_path / "out", ShardOptions(size=2, min_shards=1))
@@ -71,18 +69,17 @@ def test_the_index_adds_up(prepared, tmp_path):
     index.check_files()
 
 
-def test_wav_shards_and_two_processes(prepared, tmp_path):
-    """Fails if the number of processes or the format changes what a shard holds."""
-    for nj in (1, 2):
-        options = ShardOptions(size=3, min_shards=1, audio_format="wav")
-        write_shards(prepared, tmp_path / str(nj), options, nj)
-    one, two = files(tmp_path / "1"), files(tmp_path / "2")
-    names = ["recording.000000.tar", "recording.000001.tar"]
-    assert sorted(name for name in one if name.endswith(".tar")) == names
-    for name in names:
-        assert one[name] == two[name]
-    cuts = list(lhotse.CutSet.from_shar(in_dir=tmp_path / "2" / "shar"))
+def test_wav_shards_written_in_other_processes(prepared, tmp_path, monkeypatch):
+    """Fails if what is sent to a process cannot be sent, or the format is not honoured."""
+    monkeypatch.setattr(
+        module, "parallel", lambda work, jobs, nj: map(work, pickle.loads(pickle.dumps(jobs)))
+    )
+    write_shards(prepared, tmp_path, ShardOptions(size=3, min_shards=1, audio_format="wav"), 2)
+    cuts = list(lhotse.CutSet.from_shar(in_dir=tmp_path / "shar"))
     assert cuts[0].load_audio().shape == (1, cuts[0].num_samples)
+    with tarfile.open(tmp_path / "shar" / "recording.000001.tar") as tar:
+        names = tar.getnames()
+    assert [name.rsplit(".", 1)[1] for name in names] == ["wav", "json"] * 3
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_is_not_repeated(prepared, tmp_path, monkeypatch):
