@@ -104,6 +104,11 @@ def is_remote(location: str) -> bool:
     return location.startswith("pipe:") or "://" in location
 
 
+def has_shards(location: str) -> bool:
+    """Whether a place is one of shards: a URL or command, or a directory with their index."""
+    return is_remote(location) or (Path(location) / INDEX).is_file()
+
+
 def locate(location: str, name: str) -> str:
     """Where a file of a place is read from, in the form that lhotse takes.
 

@@ -233,6 +233,11 @@ def read_shard(source: dict[str, str], fs: int) -> Iterator[Clip]:
                 if place < read:
                     continue
                 read += 1
+                if not _is_plain(cut):
+                    raise DataError(
+                        f"{source['recording']}: {cut.id} is more than one piece of mono audio in "
+                        "the shard; write the shards again from a prepared directory"
+                    )
                 if cut.sampling_rate != fs:
                     raise DataError(
                         f"{source['recording']}: {cut.id} has {cut.sampling_rate} Hz, expected "
@@ -254,6 +259,17 @@ def read_shard(source: dict[str, str], fs: int) -> Iterator[Clip]:
                 f"{read} utterances ({type(error).__name__}: {first_line(error)}); copy the shard "
                 "again, or write it again with star_shards"
             ) from None
+
+
+def _is_plain(cut: Any) -> bool:
+    # Anything else could make lhotse read other files, or run a command.
+    recording = None if hasattr(cut, "tracks") else getattr(cut, "recording", None)
+    return (
+        recording is not None
+        and [source.type for source in recording.sources] == ["memory"]
+        and not recording.transforms
+        and cut.channel == 0
+    )
 
 
 def decode(clip: Clip) -> np.ndarray:

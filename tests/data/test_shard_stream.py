@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_star.bin import star_check_data
 from espnet_star.data import shard_stream as module
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_wav_scp
@@ -214,6 +215,21 @@ def test_a_shard_of_another_rate_is_named(copy):
         one_pass(stream(copy))
 
 
+def test_a_shard_cannot_make_lhotse_run_a_command(copy, tmp_path):
+    """Fails if shards of a stranger run code."""
+    lhotse = pytest.importorskip("lhotse", reason="pip install espnet_star[shards]")
+    path = copy / "shar" / "cuts.000000.jsonl.gz"
+    first, *others = lhotse.load_manifest(path)
+    source = {"type": "command", "channels": [0], "source": f"touch {tmp_path}/run"}
+    recording = lhotse.Recording.from_dict(first.recording.to_dict() | {"sources": [source]})
+    mixed_cut = first.mix(lhotse.fastcopy(first, recording=recording))
+    assert type(mixed_cut).__name__ == "MixedCut"
+    lhotse.CutSet.from_cuts([mixed_cut.with_id(first.id), *others]).to_file(path)
+    with pytest.raises(DataError, match=r"is more than one piece of mono audio in the shard"):
+        one_pass(stream(copy))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -257,3 +273,25 @@ def test_places_are_put_together_and_located(shards, copy):
     edit(copy, lambda content: content.update(fs=8000))
     with pytest.raises(DataError, match=r"of 8000 Hz, .* of 16000 Hz"):
         read_index([str(shards), str(copy)])
+
+
+def test_shards_are_checked(copy, capsys):
+    """Fails if a check before training passes shards that the training refuses."""
+    star_check_data.main(["--datadir", str(copy)])
+    out = capsys.readouterr().out
+    assert "24 utterances, 0.00 hours; 3 audio files decoded" in out
+    star_check_data.main(["--datadir", str(copy), "--full", "true"])
+    out = capsys.readouterr().out
+    assert "24 audio files decoded" in out and "  0 to   1 s       24" in out
+    path = copy / "shar" / "recording.000007.tar"
+    content = bytearray(path.read_bytes())
+    content[512:1536] = bytes(1024)
+    path.write_bytes(content)
+    for options, message in [
+        (["--full", "true"], "recording.000007.tar"),
+        (["--fs", "8000"], "expected 8000 Hz, the index says 16000 Hz"),
+        (["--need", "text"], "are not there for shards"),
+    ]:
+        with pytest.raises(SystemExit):
+            star_check_data.main(["--datadir", str(copy), *options])
+        assert message in capsys.readouterr().err
