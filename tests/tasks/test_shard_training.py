@@ -28,6 +28,7 @@ from star_runs import (
 
 from espnet_star.bin import star_train
 from espnet_star.data.kaldi import read_wav_scp
+from espnet_star.data.shard_writer import ShardOptions, write_shards
 from espnet_star.errors import StarError
 from espnet_star.tasks.star import StarTask
 
@@ -129,12 +130,15 @@ def test_two_ranks_equal_one_process(command, shards, tmp_path):
         assert one == pytest.approx(two, rel=1e-4)
 
 
-def test_two_ranks_killed_and_resumed(command, shards, tmp_path):
-    """Fails if uneven ranks wait for each other, or a resumed rank reads on elsewhere."""
-    options = [*BINS, "--max_epoch", 2]
-    made = command(tmp_path / "whole", *options, data=shards)
+def test_uneven_ranks_killed_and_resumed(command, many_directory, tmp_path):
+    """Fails if a rank with fewer batches is waited for, or a resumed one reads on elsewhere."""
+    uneven = tmp_path / "uneven"
+    write_shards(many_directory, uneven, ShardOptions(size=5, min_shards=1))
+    options = ["--batch_type", "numel", "--batch_bins", 64000, "--max_epoch", 2]
+    made = command(tmp_path / "whole", *options, data=uneven)
     join(ranks(made, tmp_path / "meet"))
-    made = command(tmp_path / "exp", *options, data=shards)
+    assert "batches are cut in two" in log_of(made).read_text()
+    made = command(tmp_path / "exp", *options, data=uneven)
     killed, left = ranks(made, tmp_path / "meet2", kill_at=("save", "checkpoint.pth", 2, 0.5))
     join(killed, -signal.SIGKILL)
     left.kill()
