@@ -32,12 +32,14 @@ class BatchRule:
         sizes: Utterances in a full batch of each bucket, from short to long.
         dropped: Utterances of the index that are left out: too short, too long.
         max_seconds: Longest clip that is not left out.
+        longest: Samples that the longest clip has at least that is not left out.
     """
 
     bucket: np.ndarray
     sizes: tuple[int, ...]
     dropped: tuple[int, int]
     max_seconds: float
+    longest: int
 
 
 def batch_rule(
@@ -88,6 +90,7 @@ def batch_rule(
         sizes=tuple(sizes),
         dropped=(int(total[0]), int(total[last + 1 :].sum())),
         max_seconds=GRID[last],
+        longest=round(GRID[int(np.flatnonzero(kept)[-1]) - 1] * index.fs),
     )
 
 

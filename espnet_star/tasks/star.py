@@ -25,7 +25,7 @@ from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.tasks.guarded import Guarded
-from espnet_star.tasks.shard_iterator import add_shard_arguments, shard_iter_factory, shards_of
+from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.abs_teacher import AbsTeacher
 

@@ -88,6 +88,17 @@ def test_epochs_of_a_number_of_batches_go_on_where_the_last_ended(factory):
     assert keys(factory(*BINS).build_iter(2)) != keys(factory(*BINS).build_iter(1))
 
 
+def test_batches_and_updates_are_told_ahead(command, shards, tmp_path, caplog):
+    """Fails if a training from shards does not say what its learning rate is up against."""
+    caplog.set_level(logging.INFO)
+    options = ["--batch_size", 6, "--batch_type", "sorted", "--max_epoch", 1, "--accum_grad", 2]
+    distil(command(tmp_path / "exp", *options, data=shards))
+    told = (
+        "effective batch 12.0 utterances (2 batches of 6 to 6); 2 updates an epoch, 2 in 1 epochs"
+    )
+    assert told in caplog.text
+
+
 def test_validation_is_the_same_every_epoch(factory):
     one = factory(*BINS, mode="valid")
     epochs = [keys(one.build_iter(epoch)) for epoch in (1, 2, 2, 9)]
@@ -201,6 +212,9 @@ def test_lists_of_files_split_in_parts_are_read_as_before(
         (["--batch_type", "folded"], "--batch_type folded is not there for shards; give numel"),
         (["--train_shards", "/nowhere"], "/nowhere: has no shards.json"),
         (["--shard_max_seconds", "0.1"], "no clip of 0.05 to 0.1 s is left"),
+        (["--max_samples", "1600"], "no clip of 0.05 to 0.1 s is left"),
+        (["--batch_type", "numel", "--batch_bins", "7000"], "clips of over 0.5 s, more than a wh"),
+        (["--expected_batch", "48", "--batch_size", "8"], "effective batch is 8.0 utterances"),
     ],
 )
 def test_a_mistake_is_one_line(command, shards, tmp_path, capsys, extra, message):
