@@ -9,6 +9,14 @@ from espnet_star.data.errors import DataError
 from espnet_star.errors import first_line
 
 
+def store_reason(error: BaseException) -> str:
+    """What an error in reading is about: lhotse hides the store's own, and its advice."""
+    hidden = error.__context__
+    if isinstance(hidden, ImportError):
+        return f"{first_line(hidden)}: pip install 'smart_open[s3]', or its extra for that store"
+    return first_line(hidden or error)
+
+
 def require_lhotse(module: str, extra: str) -> Any:
     """A module of lhotse.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from espnet_star.data.checks import BINS
 from espnet_star.data.errors import DataError
-from espnet_star.data.extras import require_lhotse
+from espnet_star.data.extras import require_lhotse, store_reason
 from espnet_star.errors import first_line
 
 INDEX = "shards.json"
@@ -117,8 +117,11 @@ def locate(location: str, name: str) -> str:
         name: File below it.
     """
     if location.startswith("pipe:"):
-        # lhotse unpacks by the ending of a path, which a command need not have.
-        return location.replace("{}", name) + (" | gunzip -c" if name.endswith(".gz") else "")
+        # lhotse goes by the ending of a path, which a command need not have.
+        command = location.replace("{}", name)
+        if name.endswith(".gz"):
+            command, name = f"{command} | gunzip -c", name.removesuffix(".gz")
+        return f"{command} # {Path(name).suffix}"
     if is_remote(location):
         return f"{location.rstrip('/')}/{name}"
     return str(Path(location) / name)
@@ -196,7 +199,7 @@ def _fetch(location: str) -> Any:
         raise
     # A library of object storage raises what it likes.
     except Exception as error:
-        raise DataError(f"{source}: cannot be read ({first_line(error)})") from error
+        raise DataError(f"{source}: cannot be read ({store_reason(error)})") from error
 
 
 def _parse(location: str, content: Mapping[str, Any]) -> ShardIndex:

@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from espnet_star.data.errors import DataError
-from espnet_star.data.extras import require_lhotse
+from espnet_star.data.extras import require_lhotse, store_reason
 from espnet_star.data.shard_index import GRID, ShardIndex, grid_bins, is_remote
 from espnet_star.data.shard_plan import (
     SEGMENT,
@@ -155,7 +155,8 @@ class ShardStream(IterableDataset):
         for shard in segment.shards:
             found = np.zeros(len(GRID) + 1, dtype=np.int64)
             source = self.index.sources[shard]
-            for clip in read_shard(source, self.index.fs):
+            expected = int(self.index.counts[shard].sum())
+            for clip in read_shard(source, self.index.fs, expected):
                 place = int(grid_bins(clip.samples, self.index.fs))
                 found[place] += 1
                 if found[place] > self.index.counts[shard][place]:
@@ -165,7 +166,7 @@ class ShardStream(IterableDataset):
             if (found != self.index.counts[shard]).any():
                 raise DataError(
                     f"{source['recording']}: holds other utterances than its index says ("
-                    f"{found.sum()} read, {self.index.counts[shard].sum()} expected); copy it "
+                    f"{found.sum()} read, {expected} expected); copy it "
                     "again, or write the shards or their index again with star_shards"
                 )
 
@@ -213,12 +214,13 @@ def cut_evenly(batches: Iterator[list[Clip]], segment: Segment) -> Iterator[list
         yield [clip]
 
 
-def read_shard(source: dict[str, str], fs: int) -> Iterator[Clip]:
+def read_shard(source: dict[str, str], fs: int, expected: int) -> Iterator[Clip]:
     """Clips of a shard in their order, still encoded.
 
     Args:
         source: Where its ``cuts`` and its ``recording`` are.
         fs: Sampling rate that all must have, in Hz.
+        expected: Number of clips.
 
     Raises:
         DataError: Naming the file, if it is missing or cut short even after some tries
@@ -244,20 +246,23 @@ def read_shard(source: dict[str, str], fs: int) -> Iterator[Clip]:
                         f"{fs} Hz; write the shards again from a prepared directory"
                     )
                 yield Clip(cut.id, cut, cut.num_samples, source["recording"])
+            # A command that failed may have given nothing at all.
+            if read < expected:
+                raise EOFError(f"{expected} expected")
             return
-        except (DataError, GeneratorExit):
+        except DataError:
             raise
         # tarfile, gzip, json, lhotse, and the library of an object store.
         except Exception as error:
             remote = is_remote(source["recording"])
             if attempt + 1 < RETRIES and remote:
-                logging.warning("%s: %s; trying again", source["recording"], first_line(error))
+                logging.warning("%s: %s; trying again", source["recording"], store_reason(error))
                 time.sleep(PAUSE * 2**attempt)
                 continue
             raise DataError(
                 f"{source['recording']} or its cuts {source['cuts']}: missing or cut short after "
-                f"{read} utterances ({type(error).__name__}: {first_line(error)}); copy the shard "
-                "again, or write it again with star_shards"
+                f"{read} utterances ({type(error).__name__}: {store_reason(error)}); copy the "
+                "shard again, or write it or its index again with star_shards"
             ) from None
 
 

@@ -124,7 +124,10 @@ def test_shards_through_commands_and_http(shards):
     """Fails if shards of an object store are read differently, or not at all."""
     pytest.importorskip("smart_open", reason="pip install espnet_star[shards]")
     expected = keys(one_pass(stream(shards)))
-    assert keys(one_pass(stream(f"pipe:cat {shards}/{{}}"))) == expected
+    # The name at the end, in the middle, and followed by another path.
+    for command in ("cat {}", "dd if={} bs=1k status=none", "cat {} | tee /dev/null"):
+        place = f"pipe:{command.replace('{}', f'{shards}/{{}}')}"
+        assert keys(one_pass(stream(place))) == expected
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -138,15 +141,16 @@ def test_shards_through_commands_and_http(shards):
     assert found == expected
 
 
-def test_a_store_that_fails_once_is_asked_again(shards, tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", ["head -c 6000", "false"])
+def test_a_store_that_fails_once_is_asked_again(shards, tmp_path, monkeypatch, first):
     """Fails if one dropped connection ends a training, or doubles utterances."""
     monkeypatch.setattr(module, "PAUSE", 0.0)
     script = tmp_path / "flaky"
-    # The first request of each file is cut short.
+    # The first request of each file is cut short, or refused.
     script.write_text(
         f"#!/bin/sh\nmark={tmp_path}/$(basename $1)\n"
         f'if [ -e "$mark" ] || [ $(basename $1) = shards.json ]; then cat {shards}/$1\n'
-        f'else touch "$mark"; head -c 6000 {shards}/$1; fi\n'
+        f'else touch "$mark"; {first} {shards}/$1; fi\n'
     )
     script.chmod(0o755)
     found = one_pass(stream(f"pipe:{script} {{}}"))
@@ -269,7 +273,7 @@ def test_places_are_put_together_and_located(shards, copy):
     index = read_index([str(shards), str(copy)])
     assert (index.utterances, len(index.sources)) == (48, 16)
     assert locate("s3://b/x/", "a.tar") == "s3://b/x/a.tar"
-    assert locate("pipe:get {} -", "a.gz") == "pipe:get a.gz - | gunzip -c"
+    assert locate("pipe:get {} -", "a.jsonl.gz") == "pipe:get a.jsonl.gz - | gunzip -c # .jsonl"
     edit(copy, lambda content: content.update(fs=8000))
     with pytest.raises(DataError, match=r"of 8000 Hz, .* of 16000 Hz"):
         read_index([str(shards), str(copy)])
