@@ -63,8 +63,10 @@ def check(args: argparse.Namespace) -> Report:
         DataError: If something is wrong, or an option has no meaning for shards.
     """
     if has_shards(args.datadir):
-        if args.need or args.train_speakers or args.token_list:
-            raise DataError("--need, --train_speakers and --token_list are not there for shards")
+        if args.need or args.train_speakers or args.token_list or args.source:
+            raise DataError(
+                "--need, --train_speakers, --token_list and --source are not there for shards"
+            )
         # Imported here: torch takes a while, and files need none.
         from espnet_star.data.shard_checks import check_shards
 
