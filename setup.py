@@ -38,6 +38,8 @@ EXTRAS = {
         "torcheval",
         "scikit-learn",
     ],
+    # Training from shards; stores other than HTTP want smart_open's own extras (s3, gcs, azure).
+    "shards": ["lhotse", "smart_open[http]"],
     # ESPnet's fork: s3prl itself does not import beside torchaudio 2.9 and later.
     "s3prl": ["espnet-s3prl"],
     # torch.export takes the options that star_onnx needs.

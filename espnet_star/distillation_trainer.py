@@ -53,7 +53,7 @@ class DistillationTrainer(StarTrainer):
 def plan_of(
     factory: Any, options: TrainerOptions, distributed: DistributedOption
 ) -> UpdatePlan | None:
-    """Plan of a training from ESPnet's own batches, all ranks together.
+    """Plan of a training from ESPnet's own batches or from shards, all ranks together.
 
     Args:
         factory: ESPnet's iterator factory for training.
@@ -63,6 +63,9 @@ def plan_of(
     Returns:
         The plan, or None where the factory does not hold its batches.
     """
+    if hasattr(factory, "update_plan"):  # shards are counted ahead
+        plan: UpdatePlan = factory.update_plan(options.accum_grad, options.max_epoch)
+        return plan
     if not isinstance(factory, SequenceIterFactory):
         return None
     sizes = torch.tensor([len(batch) for batch in factory.sampler])

@@ -163,3 +163,32 @@ def data_directory(tmp_path_factory):
     (directory / "tokens").write_text("<blank>\n<unk>\nA\nB\n<sos/eos>\n")
     (directory / "labels").write_text("s0\ns1\n<unk>\n")
     return directory
+
+
+@pytest.fixture(scope="session")
+def many_directory(tmp_path_factory):
+    """Kaldi-style data of 24 clips of 0.13 to 0.7 s."""
+    import soundfile
+
+    directory = tmp_path_factory.mktemp("many")
+    wavs, lengths = [], []
+    for index in range(24):
+        samples, key = 2000 + 400 * index, f"s{index % 3}/u{index:02d}"
+        path = directory / f"{index}.{'flac' if index % 2 else 'wav'}"
+        soundfile.write(path, synthetic_speech(index % 8, samples), 16000)
+        wavs.append(f"{key} {path}\n")
+        lengths.append(f"{key} {samples}\n")
+    (directory / "wav.scp").write_text("".join(sorted(wavs)))
+    (directory / "utt2num_samples").write_text("".join(sorted(lengths)))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def shards(many_directory, tmp_path_factory):
+    """The same in eight shards of three."""
+    pytest.importorskip("lhotse", reason="pip install espnet_star[shards]")
+    from espnet_star.data.shard_writer import ShardOptions, write_shards
+
+    directory = tmp_path_factory.mktemp("shards") / "train"
+    write_shards(many_directory, directory, ShardOptions(size=3, min_shards=1))
+    return directory

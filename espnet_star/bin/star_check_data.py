@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.checks import Report, check_datadir, histogram_lines
+from espnet_star.data.errors import DataError
+from espnet_star.data.shard_index import has_shards
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -17,7 +19,9 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--datadir", required=True, help="Directory with wav.scp")
+    parser.add_argument(
+        "--datadir", required=True, help="Directory with wav.scp, or directory or URL of shards"
+    )
     parser.add_argument(
         "--need", nargs="*", default=[], help="Files that must be there: text utt2spk label ..."
     )
@@ -52,24 +56,36 @@ def report(found: Report, datadir: str) -> None:
         print(line)
 
 
+def check(args: argparse.Namespace) -> Report:
+    """Check a directory of files, or shards.
+
+    Raises:
+        DataError: If something is wrong, or an option has no meaning for shards.
+    """
+    if has_shards(args.datadir):
+        if args.need or args.train_speakers or args.token_list or args.source:
+            raise DataError(
+                "--need, --train_speakers, --token_list and --source are not there for shards"
+            )
+        # Imported here: torch takes a while, and files need none.
+        from espnet_star.data.shard_checks import check_shards
+
+        return check_shards(args.datadir, args.fs, args.full)
+    return check_datadir(
+        args.datadir,
+        need=args.need,
+        fs=args.fs,
+        train_speakers=args.train_speakers,
+        token_list=args.token_list,
+        full=args.full,
+        source=args.source,
+    )
+
+
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool(
-        "star_check_data",
-        lambda: report(
-            check_datadir(
-                args.datadir,
-                need=args.need,
-                fs=args.fs,
-                train_speakers=args.train_speakers,
-                token_list=args.token_list,
-                full=args.full,
-                source=args.source,
-            ),
-            args.datadir,
-        ),
-    )
+    run_tool("star_check_data", lambda: report(check(args), args.datadir))
 
 
 if __name__ == "__main__":

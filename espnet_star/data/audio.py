@@ -83,7 +83,12 @@ def file_name(utterance: str, audio_format: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _run_pipe(command: str) -> bytes:
+def run_pipe(command: str) -> bytes:
+    """Output of an entry of ``wav.scp`` that ends in a pipe.
+
+    Raises:
+        Dropped: If it fails, or takes too long.
+    """
     # Cached, since neighbouring utterances are mostly segments of one recording.
     try:
         done = subprocess.run(
@@ -99,7 +104,7 @@ def _run_pipe(command: str) -> bytes:
 
 def _open(source: str) -> soundfile.SoundFile:
     if source.endswith("|"):
-        content = _run_pipe(source)
+        content = run_pipe(source)
         if not content:
             raise Dropped("empty file")
         file: io.BytesIO | str = io.BytesIO(content)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +9,7 @@ from typing import NamedTuple
 import soundfile
 
 from espnet_star.data.audio import DIRECT_FORMATS, AudioOptions, Dropped, Job, check_length
+from espnet_star.data.parallel import parallel
 from espnet_star.data.prepare import NOT_SELECTED, subset_rank
 from espnet_star.data.source import read_source
 from espnet_star.errors import first_line
@@ -61,7 +59,7 @@ def survey(
     _, jobs, skipped = read_source(Path(source), allow_mismatch=True, run_pipes=True)
     found = Survey(skipped=skipped)
     recordings = sorted({job.source for job in jobs.values() if not job.source.endswith("|")})
-    headers = dict(zip(recordings, _headers(recordings, nj), strict=True))
+    headers = dict(zip(recordings, parallel(_header, recordings, nj, CHUNK), strict=True))
     limit = None if max_hours is None else max_hours * 3600 * audio.fs
     order = sorted(jobs, key=subset_rank if limit is not None else None)
     total = 0
@@ -90,15 +88,6 @@ def _samples(job: Job, header: Header, audio: AudioOptions) -> int:
     samples = round((end - (job.start or 0.0)) * audio.fs)
     check_length(samples, audio)
     return samples
-
-
-def _headers(recordings: list[str], nj: int) -> Iterator[Header]:
-    if nj <= 1:
-        yield from map(_header, recordings)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(nj, mp_context=context) as pool:
-        yield from pool.map(_header, recordings, chunksize=CHUNK)
 
 
 def _header(path: str) -> Header:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import multiprocessing
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from espnet_star.data.audio import AudioOptions, Job, Result, convert, file_name
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import invert, read_table, write_lines, write_table
+from espnet_star.data.parallel import parallel
 from espnet_star.data.source import LABELS, read_source
 
 MARKER = ".prepared.json"
@@ -154,29 +152,8 @@ def _remove_stale(target: Path, former: list[str], results: list[Result]) -> Non
             path.unlink(missing_ok=True)
 
 
-def _ignore_interrupt() -> None:
-    # Ctrl-C reaches every process of the terminal; one of them is enough to report it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _results(jobs: list[Job], folder: str, options: AudioOptions, nj: int) -> Iterator[Result]:
-    if nj <= 1:
-        for job in jobs:
-            yield convert(job, folder, options)
-        return
-    # Spawned, since forking a process that holds threads (torch's, BLAS's) can deadlock.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(nj, mp_context=context, initializer=_ignore_interrupt) as pool:
-        try:
-            yield from pool.map(
-                convert, jobs, [folder] * len(jobs), [options] * len(jobs), chunksize=CHUNK
-            )
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process was killed, probably for want of memory; use a lower --nj"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    return parallel(partial(convert, folder=folder, options=options), jobs, nj, CHUNK)
 
 
 def _convert_all(

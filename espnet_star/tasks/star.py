@@ -14,6 +14,7 @@ from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 
@@ -24,6 +25,7 @@ from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.tasks.guarded import Guarded
+from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.abs_teacher import AbsTeacher
 
@@ -98,6 +100,7 @@ class StarTask(Guarded, AbsTask):
             default=None,
             help="Updates that the schedule is meant for; a training that is far off warns",
         )
+        add_shard_arguments(group)
         # A distillation has no attention plots; ESPnet would run a batch for them.
         parser.set_defaults(num_att_plot=0)
         for choices in cls.class_choices_list:
@@ -140,6 +143,37 @@ class StarTask(Guarded, AbsTask):
                 check_lengths(file, ranks, bins, mode)
             iter_options.shape_files = files
             return super().build_sequence_iter_factory(args, iter_options, mode)
+
+    @classmethod
+    def build_iter_factory(
+        cls,
+        args: argparse.Namespace,
+        distributed_option: DistributedOption,
+        mode: str,
+        kwargs: dict[str, Any] | None = None,
+    ) -> AbsIterFactory:
+        """Shards where they are given, else ESPnet's own lists of files, split or not.
+
+        Raises:
+            StarError: If shards are unusable, or there is no data.
+        """
+        places = shards_of(args, mode)
+        if not places:
+            return super().build_iter_factory(args, distributed_option, mode, kwargs)
+        options = cls.build_iter_options(args, distributed_option, mode)
+        return shard_iter_factory(args, options, mode, places)
+
+    @classmethod
+    def build_multiple_iter_factory(
+        cls, args: argparse.Namespace, distributed_option: DistributedOption, mode: str
+    ) -> AbsIterFactory:
+        """ESPnet's split lists of files.
+
+        Raises:
+            StarError: If shards are given as well.
+        """
+        shards_of(args, mode)
+        return super().build_multiple_iter_factory(args, distributed_option, mode)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> StarDistillation:

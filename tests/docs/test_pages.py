@@ -1,7 +1,7 @@
 """The code that pages show; a bug here gives readers commands that do not work."""
 
 import re
-import subprocess
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from espnet_star.bin.star_import_corpus import main as import_corpus
 from espnet_star.bin.star_prepare_data import main as prepare
 from espnet_star.data.kaldi import read_counts
 from espnet_star.errors import StarError
@@ -65,11 +66,27 @@ def test_the_adapter_of_the_teacher_page_teaches(tmp_path, monkeypatch, batch, t
         teacher(speech, lengths, attentions=True)
 
 
-def run_in(folder, script):
-    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, check=True)
+@pytest.fixture
+def imported(tmp_path, monkeypatch):
+    """Run a command of the page, then prepare the training set: samples of each utterance."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(source, without=()):
+        (line,) = [block for block in blocks("corpus.md", "sh") if source in block]
+        words = shlex.split(line)
+        assert words[:4] == ["python", "-m", "espnet_star", "star_import_corpus"]
+        options = words[4:]
+        for name in without:
+            place = options.index(name)
+            del options[place : place + 2]
+        import_corpus([*options, "--force", "true"])
+        prepare(["--srcdir", "data/train", "--dstdir", "dump/raw/train", "--nj", "1"])
+        return read_counts("dump/raw/train/utt2num_samples")
+
+    return run
 
 
-def test_a_folder_of_audio_becomes_data(tmp_path, monkeypatch):
+def test_a_folder_of_audio_becomes_data(tmp_path, imported):
     for name in ("anna/one two.wav", "anna/three.flac", "bert/three.wav", "bert/notes.txt"):
         path = tmp_path / "audio" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,35 +94,21 @@ def test_a_folder_of_audio_becomes_data(tmp_path, monkeypatch):
             path.write_text("no audio")
         else:
             soundfile.write(path, 0.1 * torch.randn(11025).numpy(), 11025)
-    for script in blocks("corpus.md", "sh")[:2]:
-        run_in(tmp_path, script)
+    expected = dict.fromkeys(("anna-one_two", "anna-three", "bert-three"), 16000)
+    assert imported("--audio_folder", without=["--valid_hours"]) == expected
     speakers = (tmp_path / "data/train/utt2spk").read_text().splitlines()
-    assert speakers == ["anna-one-two anna", "anna-three anna", "bert-three bert"]
-
-    assert prepared(tmp_path, monkeypatch) == dict.fromkeys(
-        ("anna-one-two", "anna-three", "bert-three"), 16000
-    )
-
-
-def prepared(folder, monkeypatch):
-    """Samples of each utterance after star_prepare_data."""
-    monkeypatch.chdir(folder)
-    prepare(["--srcdir", "data/train", "--dstdir", "dump/raw/train", "--nj", "1"])
-    return read_counts("dump/raw/train/utt2num_samples")
+    assert speakers == ["anna-one_two anna", "anna-three anna", "bert-three bert"]
+    (tmp_path / "kaldi").mkdir()
+    (tmp_path / "data" / "train").rename(tmp_path / "kaldi" / "train")
+    assert imported("--kaldi", without=["--valid_hours"]) == expected
 
 
-def test_what_lhotse_exports_becomes_data(tmp_path, monkeypatch):
+def test_a_manifest_becomes_data(tmp_path, imported):
     lhotse = pytest.importorskip("lhotse", reason="pip install espnet_star[recipes]")
-    from lhotse.kaldi import export_to_kaldi
-
     soundfile.write(tmp_path / "talk.flac", 0.1 * torch.randn(48000).numpy(), 24000)
     recording = lhotse.Recording.from_file(tmp_path / "talk.flac")
     supervision = lhotse.SupervisionSegment("anna-1", "talk", 0.5, 1.0, speaker="anna", text="HI")
-    export_to_kaldi(
-        lhotse.RecordingSet.from_recordings([recording]),
-        lhotse.SupervisionSet.from_segments([supervision]),
-        tmp_path / "data/train",
-    )
-    (script,) = [block for block in blocks("corpus.md", "sh") if block.startswith("sed ")]
-    run_in(tmp_path, script)
-    assert prepared(tmp_path, monkeypatch) == {"anna-1": 16000}
+    lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl.gz")
+    supervisions = lhotse.SupervisionSet.from_segments([supervision])
+    supervisions.to_file(tmp_path / "supervisions.jsonl.gz")
+    assert imported("--manifest") == {"anna-1": 16000}

@@ -39,13 +39,19 @@ def sound_data(data):
     return options
 
 
+def shard_data(data):
+    """Options that read shards for training and validation."""
+    return ["--train_shards", str(data), "--valid_shards", str(data)]
+
+
 def training(data, exp, *extra):
-    """Options of any training on CPU."""
+    """Options of any training on CPU, on a Kaldi-style directory or on shards."""
     options = ["--output_dir", str(exp), "--ngpu", "0", "--num_workers", "0"]
     options += ["--batch_type", "unsorted", "--batch_size", "4", "--log_interval", "1"]
     for name in OFF:
         options += [f"--{name}", "false"]
-    return [*options, *sound_data(data), *map(str, extra)]
+    read = shard_data if (Path(data) / "shards.json").exists() else sound_data
+    return [*options, *read(data), *map(str, extra)]
 
 
 def distillation(teacher, data, exp, student, *extra):
@@ -181,3 +187,16 @@ def assert_same_weights(one, other, name="checkpoint.pth"):
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert torch.equal(other[key], value), key
+
+
+def assert_same_updates(exp, single, start, tolerance=1e-3):
+    """The way from the start agrees, relative to its length, in every parameter."""
+    one, other = weights(single), weights(exp)
+    moved = 0
+    for name, value in start.items():
+        way, gap = (one[name] - value).norm(), (other[name] - one[name]).norm()
+        # Softmax ignores what shifts all scores of a query: these gradients are rounding.
+        if not name.endswith("k_proj.bias"):
+            assert gap <= tolerance * way + 1e-7, (name, float(gap), float(way))
+            moved += way > 1e-5
+    assert moved > 0.8 * len(start)

@@ -1,0 +1,204 @@
+"""Options of ``star_train`` for shards, and what ESPnet's own mean for them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+
+import torch
+
+from espnet_star.data.errors import DataError
+from espnet_star.data.shard_index import ShardIndex, read_index
+from espnet_star.data.shard_plan import BatchRule, batch_rule
+from espnet_star.data.shard_stream import ShardStream, StreamOptions
+from espnet_star.errors import StarError
+from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.tasks.shard_iterator import ShardIterFactory
+
+BY_SAMPLES = ("numel", "length")
+BY_NUMBER = ("sorted", "unsorted")
+
+
+def add_shard_arguments(group: Any) -> None:
+    """Add the options of shards to a group of argparse."""
+    for part in ("train", "valid"):
+        group.add_argument(
+            f"--{part}_shards",
+            nargs="*",
+            default=[],
+            help=f"Shards of star_shards, in place of --{part}_data_path_and_name_and_type and "
+            f"--{part}_shape_file: directories, URLs, or commands 'pipe:COMMAND {{}}' that write "
+            "the file of name {} to their output",
+        )
+    group.add_argument(
+        "--shard_max_seconds",
+        type=float,
+        default=30.0,
+        help="Leave out longer clips of shards, as those of more than --max_samples; they are "
+        "counted in the log",
+    )
+    group.add_argument(
+        "--shard_buckets",
+        type=int,
+        default=16,
+        help="Groups of length that clips of shards are sorted into; more pad less, but hold more",
+    )
+    group.add_argument(
+        "--shard_buffer",
+        type=int,
+        default=500,
+        help="Utterances that each data loading process holds, encoded, to draw the next one from",
+    )
+
+
+def shards_of(args: argparse.Namespace, mode: str) -> list[str]:
+    """Places of the shards of a mode, none where it reads a list of files.
+
+    Args:
+        args: Options of the task.
+        mode: ``train``, ``valid`` or ``plot_att``, as ESPnet calls them.
+
+    Raises:
+        StarError: If shards and a list of files are given, or neither.
+    """
+    part = "train" if mode == "train" else "valid"
+    value = getattr(args, f"{part}_shards")
+    # A YAML file may give one place as it is.
+    places = [value] if isinstance(value, str) else list(value or [])
+    listed = getattr(args, f"{part}_data_path_and_name_and_type")
+    if places and listed:
+        raise StarError(
+            f"--{part}_shards and --{part}_data_path_and_name_and_type are both given; give one"
+        )
+    if not places and not listed:
+        raise StarError(
+            f"no data: give --{part}_shards, or --{part}_data_path_and_name_and_type with "
+            f"--{part}_shape_file"
+        )
+    if places and part == "train" and args.multiple_iterator:
+        raise StarError("--multiple_iterator true reads split lists of files, not --train_shards")
+    return places
+
+
+def shard_iter_factory(
+    args: argparse.Namespace, iter_options: Any, mode: str, places: list[str]
+) -> ShardIterFactory:
+    """Factory over shards, by the options of ESPnet that files would follow.
+
+    ``batch_bins`` and ``batch_size`` are those of all ranks together, as ESPnet has it.
+
+    Args:
+        args: Options of the task.
+        iter_options: What ESPnet derived for ``mode``.
+        mode: ``train`` or ``valid``.
+        places: Directories, URLs or commands.
+
+    Raises:
+        StarError: If shards are unusable, or an option has no meaning for them.
+    """
+    if mode == "plot_att":
+        raise StarError("attention plots need a list of files; give --num_att_plot 0")
+    rank, world = 0, 1
+    if iter_options.distributed:
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    index = read_index(places)
+    if index.fs != SAMPLE_RATE:
+        raise DataError(
+            f"{index.place}: shards of {index.fs} Hz, the student reads {SAMPLE_RATE} Hz; prepare "
+            f"the data with star_prepare_data --fs {SAMPLE_RATE}"
+        )
+    index.check_files()
+    if len(index.sources) < world:
+        raise DataError(
+            f"{index.place}: {len(index.sources)} shards for {world} ranks; write more and smaller "
+            "ones (star_shards --min_shards)"
+        )
+    rule = _rule(args, iter_options, index, world)
+    workers = min(max(1, args.num_workers), len(index.sources) // world)
+    stream = ShardStream(
+        index,
+        rule,
+        StreamOptions(
+            slots=world * workers,
+            first_slot=rank * workers,
+            workers=workers,
+            seed=args.seed,
+            shuffle=iter_options.train,
+            buffer=args.shard_buffer,
+            dtype=args.train_dtype,
+        ),
+        iter_options.collate_fn,
+    )
+    _log(mode, stream, args.num_workers, world)
+    return ShardIterFactory(
+        stream,
+        num_workers=min(args.num_workers, workers),
+        num_iters_per_epoch=iter_options.num_iters_per_epoch,
+        pin_memory=args.ngpu > 0,
+    )
+
+
+def _rule(args: argparse.Namespace, options: Any, index: ShardIndex, world: int) -> BatchRule:
+    seconds = args.shard_max_seconds
+    if args.max_samples is not None:
+        seconds = min(seconds, args.max_samples / index.fs)
+    if options.batch_type in BY_SAMPLES:
+        samples, size = max(1, options.batch_bins // world), None
+    elif options.batch_type in BY_NUMBER:
+        samples, size = None, options.batch_size // world
+        if not size:
+            raise StarError(f"--batch_size {options.batch_size} is less than the {world} ranks")
+    else:
+        raise StarError(
+            f"--batch_type {options.batch_type} is not there for shards; give "
+            f"{' or '.join(BY_SAMPLES)} with --batch_bins, or {' or '.join(BY_NUMBER)} with "
+            "--batch_size"
+        )
+    buckets = 1 if options.batch_type == "unsorted" else max(1, args.shard_buckets)
+    rule = batch_rule(index, samples, size, seconds, buckets)
+    if samples is not None and rule.longest > options.batch_bins:
+        raise DataError(
+            f"{index.place}: holds clips of over {rule.longest / index.fs:g} s, more than a whole "
+            f"batch of {options.batch_bins} samples (batch_bins); leave such clips out with "
+            "--shard_max_seconds"
+        )
+    return rule
+
+
+def _log(mode: str, stream: ShardStream, asked: int, world: int) -> None:
+    index, rule, workers = stream.index, stream.rule, stream.options.workers
+    plan = stream.plan(0)
+    logging.info(
+        "[%s] %s: %d utterances, %.2f h in %d shards for %d ranks of %d data loading processes; "
+        "%d buckets; %d batches a rank in the first pass",
+        mode,
+        index.place,
+        index.utterances,
+        index.hours,
+        len(index.sources),
+        world,
+        workers,
+        len(rule.sizes),
+        plan.batches * workers,
+    )
+    if any(rule.dropped):
+        logging.warning(
+            "[%s] %d utterances of at most 0.05 s and %d longer than %g s are left out "
+            "(--shard_max_seconds); the longest has %.1f s",
+            mode,
+            *rule.dropped,
+            rule.max_seconds,
+            index.longest / index.fs,
+        )
+    if workers < asked:
+        logging.warning("[%s] %d workers, not %d: no more shards", mode, workers, asked)
+    more = plan.batches * stream.options.slots - plan.full
+    if more > 0.05 * plan.full:
+        logging.warning(
+            "[%s] to keep all data loading processes in step, %d of %d batches are cut in two: "
+            "more and smaller shards share better (star_shards --min_shards)",
+            mode,
+            more,
+            plan.full,
+        )
