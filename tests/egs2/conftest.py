@@ -3,6 +3,6 @@
 import sys
 from pathlib import Path
 
-RECIPES = Path(__file__).parents[2] / "egs2"
-for _corpus in ("amazon_queen", "voxceleb"):
-    sys.path.insert(0, str(RECIPES / _corpus / "star1" / "local"))
+EGS = Path(__file__).parents[2] / "egs2"
+for corpus in ("amazon_queen", "librispeech", "voxceleb"):
+    sys.path.insert(0, str(EGS / corpus / "star1" / "local"))

@@ -37,7 +37,7 @@ train_set=            # Distillation: data/NAME, made by local/data.sh.
 valid_set=
 asr_train=            # Recognition; leave asr_train empty to go without.
 asr_valid=
-asr_test=
+asr_test=             # One or several, e.g. "test_clean test_other"; each has its columns.
 sid_train=            # Speaker identification; likewise.
 sid_valid=
 sid_test=
@@ -72,6 +72,17 @@ asr_args=
 token_type=bpe        # SentencePiece, or char.
 vocab_size=100
 decode_args="--ctc_weight 1.0 --beam_size 1"
+greedy=false          # Take the best token of each frame instead (CTC models).
+inference_asr_model=valid.loss.best.pth
+lm_file=              # Also decode through this n-gram (ARPA, .gz or KenLM's; token_type=char).
+lexicon=              # Its words, one a line.
+lm_decode_args=       # More options of star_lm_decode; SUPERB's by default.
+finetune_config=      # Also fine-tune the whole student, e.g. conf/train_asr_finetune.yaml.
+finetune_args=
+finetune_token_type=bpe
+finetune_vocab_size=300
+finetune_decode_args="--ctc_weight 1.0 --beam_size 1"
+finetune_model=valid.loss.best.pth
 sid_config=conf/train_sid.yaml
 sid_args=
 sv_config=conf/train_sv.yaml  # Heads of train_sv_TAG.yaml are exp/sv_SYSTEM_TAG.
@@ -150,6 +161,12 @@ raw=${dumpdir}/raw
 for system in ${systems}; do frontend "${system}" > /dev/null; done  # All known?
 # shellcheck disable=SC2206
 asr_systems=(${systems/logmel_raw/})
+# shellcheck disable=SC2206
+asr_tests=(${asr_test})
+if [ -n "${lm_file}" ]; then
+    [ "${token_type}" = char ] || fail "--lm_file spells words by characters; give --token_type char"
+    [ -n "${lexicon}" ] || fail "--lm_file needs --lexicon, a file of its words"
+fi
 heads_ddp=()  # Several GPUs: a process each, where ESPnet's default is slower threads.
 [ "${ngpu}" -le 1 ] || heads_ddp=(--multiprocessing_distributed true)
 columns=("")
@@ -175,8 +192,7 @@ if ! "${skip_data_prep}"; then
         fi
         if [ -n "${asr_train}" ]; then
             prepare "${asr_train}" "${asr_hours}"
-            prepare "${asr_valid}" ""
-            prepare "${asr_test}" ""
+            for set in "${asr_valid}" "${asr_tests[@]}"; do prepare "${set}" ""; done
         fi
         longest=(${speaker_max_duration:+--max_duration "${speaker_max_duration}"})
         if [ -n "${sid_train}" ]; then
@@ -197,7 +213,7 @@ if ! "${skip_data_prep}"; then
             for set in "${train_set}" "${valid_set}"; do star star_check_data --datadir "${raw}/${set}"; done
         fi
         if [ -n "${asr_train}" ]; then
-            for set in "${asr_train}" "${asr_valid}" "${asr_test}"; do
+            for set in "${asr_train}" "${asr_valid}" "${asr_tests[@]}"; do
                 star star_check_data --datadir "${raw}/${set}" --need text
             done
         fi

@@ -58,8 +58,12 @@ sid_head() {  # sid_head SYSTEM[_channel]: sets system, column and dir
     dir=${expdir}/sid_$1
 }
 
-score() {  # score NAME TASK DIR REF HYP: one line of output, all of it in DIR/score.json
-    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/score.json" | sed -n 1p)"
+score() {  # score NAME TASK DIR REF HYP [FILE]: one line of output, all of it in DIR/score.json
+    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/${6:-score.json}" | sed -n 1p)"
+}
+
+of_test() {  # of_test SET: what names of a test set end in; nothing where it is the only one
+    [ ${#asr_tests[@]} -eq 1 ] || echo "_$1"
 }
 
 prepare() {  # prepare SET HOURS [SUFFIX OPTIONS...]: data/SET to dump/raw/SET
