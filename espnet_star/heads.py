@@ -23,6 +23,8 @@ class BLSTMEncoder(AbsEncoder):
         num_layers: Layers.
         stack: Neighbouring frames joined before the first layer: 2 halves the rate.
         dropout: Before each layer but the first, and on the output.
+        project: Width of a linear layer before the first recurrent one, as SUPERB has it;
+            0 is none.
     """
 
     def __init__(
@@ -32,11 +34,14 @@ class BLSTMEncoder(AbsEncoder):
         num_layers: int = 2,
         stack: int = 1,
         dropout: float = 0.1,
+        project: int = 0,
     ):
         super().__init__()
         self.hidden_size = hidden_size
         self.stack = stack
-        widths = [input_size * stack] + [2 * hidden_size] * (num_layers - 1)
+        first = input_size * stack
+        self.projection = nn.Linear(first, project) if project else nn.Identity()
+        widths = [project or first] + [2 * hidden_size] * (num_layers - 1)
         self.forwards = nn.ModuleList(nn.LSTM(w, hidden_size, batch_first=True) for w in widths)
         self.backwards = nn.ModuleList(nn.LSTM(w, hidden_size, batch_first=True) for w in widths)
         self.dropout = nn.Dropout(dropout)
@@ -67,6 +72,7 @@ class BLSTMEncoder(AbsEncoder):
             x = nn.functional.pad(x, (0, 0, 0, missing))
             x = x.reshape(x.shape[0], x.shape[1] // self.stack, -1)
             ilens = torch.div(ilens + self.stack - 1, self.stack, rounding_mode="floor")
+        x = self.projection(x)
         flip = flip_index(ilens, x.shape[1])
         for index, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             if index:

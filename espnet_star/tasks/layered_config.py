@@ -1,0 +1,92 @@
+"""Configurations that begin from another: ``base: train_star.yaml`` in a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from espnet2.utils import config_argparse
+
+from espnet_star.errors import StarError, first_line
+
+BASE = "base"
+
+
+def read_layers(path: str | Path) -> dict[str, Any]:
+    """Content of a configuration laid over the one that its ``base`` names.
+
+    Args:
+        path: YAML file. ``base`` is relative to the folder the file is found in, so that a
+            link in another recipe begins from that recipe's own base.
+
+    Returns:
+        Keys and values without ``base``; mappings (``encoder_conf``) are merged key by
+        key, anything else is replaced.
+
+    Raises:
+        StarError: If a file is missing or no mapping, or files name one another in a ring.
+    """
+    layers: list[dict[str, Any]] = []
+    seen: list[Path] = []
+    current: Path | None = Path(path)
+    while current is not None:
+        place = current.absolute()
+        if place in seen:
+            raise StarError(f"{current}: its bases lead back to itself; drop one of them")
+        seen.append(place)
+        layer = _read(current)
+        base = layer.pop(BASE, None)
+        layers.append(layer)
+        current = None if base is None else current.parent / str(base)
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = merge(merged, layer)
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StarError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StarError(f"{path}: not YAML ({first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise StarError(f"{path}: expected keys and values, found {type(content).__name__}")
+    return content
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one configuration over another; mappings in both are merged, at any depth."""
+    merged = dict(below)
+    for key, value in above.items():
+        former = merged.get(key)
+        if isinstance(former, dict) and isinstance(value, dict):
+            value = merge(former, value)
+        merged[key] = value
+    return merged
+
+
+class LayeredParser(config_argparse.ArgumentParser):
+    """ESPnet's parser, whose configuration file may name a base."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse; values of the configuration become defaults, as in ESPnet."""
+        plain = argparse.ArgumentParser.parse_known_args
+        path = plain(self, args, namespace)[0].config
+        if path is not None:
+            try:
+                values = read_layers(path)
+            except StarError as error:
+                self.error(str(error))
+            known = {action.dest for action in self._actions}
+            for key in values:
+                if key not in known:
+                    self.error(f"unrecognized arguments: {key} (from {path})")
+            self.set_defaults(**values)
+        return plain(self, args, namespace)
