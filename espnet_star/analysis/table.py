@@ -12,8 +12,19 @@ from espnet_star.analysis.machine import machine_facts
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import write_lines
 
-# Order of the columns; metrics that are not listed follow by name.
-COLUMNS = ("sid_acc", "sid_acc_channel", "sid_macro_acc", "wer", "cer", "per", "eer")
+# Order of the columns; metrics that are not listed follow by name. What a name goes on with
+# is a test set: wer_test_clean stands where wer does.
+COLUMNS = (
+    "sid_acc",
+    "sid_acc_channel",
+    "sid_macro_acc",
+    "wer",
+    "cer",
+    "wer_lm",
+    "cer_lm",
+    "per",
+    "eer",
+)
 # Fractions, shown in percent: a metric with one of these in its name.
 PERCENT = {"acc", "wer", "cer", "per", "eer", "f1"}
 
@@ -148,9 +159,24 @@ def _metric_names(systems: Sequence[dict[str, Any]], columns: Sequence[str]) -> 
     unknown = [name for name in columns if name not in present]
     if unknown:
         raise DataError(f"no result has {some(unknown)}; there are {some(sorted(present), 20)}")
-    order = columns or COLUMNS
-    rest = [] if columns else sorted(present - set(COLUMNS))
-    return [name for name in order if name in present] + rest
+    return list(columns) or sorted(present, key=_place)
+
+
+def _metric_and_set(name: str) -> tuple[str, str]:
+    """Metric of `COLUMNS` and test set of a name, e.g. ``wer_lm`` and ``test_clean``."""
+    known = [column for column in COLUMNS if name == column or name.startswith(f"{column}_")]
+    metric = max(known, key=len, default=name)
+    return metric, name[len(metric) + 1 :]
+
+
+def _place(name: str) -> tuple[int, str]:
+    metric, _ = _metric_and_set(name)
+    return (COLUMNS.index(metric) if metric in COLUMNS else len(COLUMNS), name)
+
+
+def _title(name: str) -> str:
+    title = " ".join(filter(None, _metric_and_set(name)))
+    return f"{title} (%)" if is_percent(name) else title
 
 
 def is_percent(name: str) -> bool:
@@ -175,7 +201,7 @@ def cells(results: dict[str, Any], columns: Sequence[str] = ()) -> list[list[str
         DataError: If no system has one of ``columns``.
     """
     names = _metric_names(results["systems"], columns)
-    header = ["system", "params (M)", *(f"{n} (%)" if is_percent(n) else n for n in names)]
+    header = ["system", "params (M)", *(_title(n) for n in names)]
     rows = [header]
     for entry in results["systems"]:
         params = entry.get("params")

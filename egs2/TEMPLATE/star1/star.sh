@@ -36,7 +36,7 @@ train_set=            # Distillation: data/NAME, made by local/data.sh.
 valid_set=
 asr_train=            # Recognition; leave asr_train empty to go without.
 asr_valid=
-asr_test=
+asr_test=             # One or several, e.g. "test_clean test_other"; each has its columns.
 sid_train=            # Speaker identification; likewise.
 sid_valid=
 sid_test=
@@ -57,12 +57,24 @@ inference_model=      # Model to export; the averaged best by default.
 
 # Heads
 systems="teacher student undistilled logmel logmel_raw"  # What to compare.
+normalize_states=true # Layer-normalise states before they are summed (SUPERB does not).
 logmel_conf="n_fft=512 win_length=400 hop_length=320 n_mels=80"  # 50 frames/s, as the student.
 asr_config=conf/train_asr.yaml
 asr_args=
 token_type=bpe        # SentencePiece, or char.
 vocab_size=100
 decode_args="--ctc_weight 1.0 --beam_size 1"
+greedy=false          # Take the best token of each frame instead (CTC models).
+inference_asr_model=valid.loss.best.pth
+lm_file=              # Also decode through this n-gram (ARPA, .gz or KenLM's; token_type=char).
+lexicon=              # Its words, one a line.
+lm_decode_args=       # More options of star_lm_decode; SUPERB's by default.
+finetune_config=      # Also fine-tune the whole student, e.g. conf/train_asr_finetune.yaml.
+finetune_args=
+finetune_token_type=bpe
+finetune_vocab_size=300
+finetune_decode_args="--ctc_weight 1.0 --beam_size 1"
+finetune_model=valid.loss.best.pth
 sid_config=conf/train_sid.yaml
 sid_args=
 feature_cache=        # Keep frozen encoders' states in this folder (small corpora only).
@@ -126,6 +138,12 @@ raw=${dumpdir}/raw
 for system in ${systems}; do frontend "${system}" > /dev/null; done  # All known?
 # shellcheck disable=SC2206
 asr_systems=(${systems/logmel_raw/})
+# shellcheck disable=SC2206
+asr_tests=(${asr_test})
+if [ -n "${lm_file}" ]; then
+    [ "${token_type}" = char ] || fail "--lm_file spells words by characters; give --token_type char"
+    [ -n "${lexicon}" ] || fail "--lm_file needs --lexicon, a file of its words"
+fi
 columns=("")
 [ -z "${channel_seed}" ] || columns+=("_channel")
 sid_heads=()  # SYSTEM, then SYSTEM_channel, of each system.
@@ -145,8 +163,7 @@ if ! "${skip_data_prep}"; then
         prepare "${valid_set}" "${valid_hours}"
         if [ -n "${asr_train}" ]; then
             prepare "${asr_train}" "${asr_hours}"
-            prepare "${asr_valid}" ""
-            prepare "${asr_test}" ""
+            for set in "${asr_valid}" "${asr_tests[@]}"; do prepare "${set}" ""; done
         fi
         if [ -n "${sid_train}" ]; then
             for column in "${columns[@]}"; do
@@ -161,7 +178,7 @@ if ! "${skip_data_prep}"; then
         log "Stage 3: check before hours are spent"
         for set in "${train_set}" "${valid_set}"; do star star_check_data --datadir "${raw}/${set}"; done
         if [ -n "${asr_train}" ]; then
-            for set in "${asr_train}" "${asr_valid}" "${asr_test}"; do
+            for set in "${asr_train}" "${asr_valid}" "${asr_tests[@]}"; do
                 star star_check_data --datadir "${raw}/${set}" --need text
             done
         fi

@@ -1,42 +1,99 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by star.sh, whose variables and functions it uses: stages 7 to 9.
 
+# Heads on frozen systems, and the student fine-tuned: exp/asr_NAME.
+asr_heads=("${asr_systems[@]}")
+[ -z "${finetune_config}" ] || asr_heads+=(finetuned)
+
+asr_head() {  # asr_head NAME: sets what one head differs in from another
+    dir=${expdir}/asr_$1
+    # shellcheck disable=SC2206,SC2207  # words of options
+    if [ "$1" = finetuned ]; then
+        tokens=${expdir}/tokens_finetune
+        type=${finetune_token_type}
+        head_opts=(--config "${finetune_config}" --encoder_conf "upstream=${student}" ${finetune_args})
+        search_opts=(${finetune_decode_args})
+        model=${dir}/${finetune_model}
+    else
+        tokens=${expdir}/tokens_${token_type}
+        type=${token_type}
+        head_opts=(--config "${asr_config}" $(frontend "$1") ${asr_args})
+        search_opts=(${decode_args})
+        model=${dir}/${inference_asr_model}
+    fi
+    token_opts=(--token_type "${type}" --token_list "${tokens}/tokens.txt")
+    [ "${type}" != bpe ] || token_opts+=(--bpemodel "${tokens}/bpe.model")
+    ways=("")  # By itself, and through the n-gram, which spells words by characters.
+    [ -z "${lm_file}" ] || [ "${type}" != char ] || ways+=(_lm)
+}
+decoder() {  # decoder WAY: sets the command and options that decode the present head
+    # shellcheck disable=SC2206
+    if [ "$1" = _lm ]; then
+        decode=(star_lm_decode --lm_file "${lm_file}" --lexicon "${lexicon}" ${lm_decode_args})
+    elif "${greedy}"; then
+        decode=(star_lm_decode)
+    else
+        decode=(asr_inference "${search_opts[@]}")
+    fi
+}
+
 if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
     if in_range 7; then
         log "Stage 7: tokens"
-        star star_tokens --text "${raw}/${asr_train}/text" --outdir "${tokens}" \
+        star star_tokens --text "${raw}/${asr_train}/text" --outdir "${expdir}/tokens_${token_type}" \
             --token_type "${token_type}" --vocab_size "${vocab_size}"
+        [ -z "${finetune_config}" ] || star star_tokens --text "${raw}/${asr_train}/text" \
+            --outdir "${expdir}/tokens_finetune" --token_type "${finetune_token_type}" \
+            --vocab_size "${finetune_vocab_size}"
     fi
-    token_opts=(--token_type "${token_type}" --token_list "${tokens}/tokens.txt")
-    [ "${token_type}" != bpe ] || token_opts+=(--bpemodel "${tokens}/bpe.model")
     if in_range 8; then
         log "Stage 8: ASR training"
-        for system in "${asr_systems[@]}"; do
-            dir=${expdir}/asr_${system}
-            # shellcheck disable=SC2046,SC2086
-            add_job "${system}" "${dir}" train ${python} -m espnet_star asr_train \
-                --config "${asr_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true \
-                "${token_opts[@]}" $(frontend "${system}") \
-                $(speech train "${raw}/${asr_train}" text text) \
-                $(speech valid "${raw}/${asr_valid}" text text) ${asr_args}
+        parallel=()  # Without it ESPnet's DataParallel would leave a teacher on one GPU.
+        [ "${ngpu}" -le 1 ] || parallel=(--multiprocessing_distributed true)
+        for head in "${asr_heads[@]}"; do
+            asr_head "${head}"
+            # shellcheck disable=SC2046
+            add_job "${head}" "${dir}" train ${python} -m espnet_star asr_train \
+                --output_dir "${dir}" --ngpu "${ngpu}" "${parallel[@]}" --resume true \
+                "${token_opts[@]}" $(speech train "${raw}/${asr_train}" text text) \
+                $(speech valid "${raw}/${asr_valid}" text text) "${head_opts[@]}"
         done
         run_jobs "ASR training"
     fi
     if in_range 9; then
         log "Stage 9: ASR decoding and scoring of ${asr_test}"
-        for system in "${asr_systems[@]}"; do
-            dir=${expdir}/asr_${system}
-            # shellcheck disable=SC2086
-            add_job "${system}" "${dir}" decode ${python} -m espnet_star asr_inference \
-                --asr_train_config "${dir}/config.yaml" --output_dir "${dir}/${asr_test}" \
-                --asr_model_file "${dir}/valid.loss.best.pth" --ngpu "$((ngpu > 0))" \
-                --data_path_and_name_and_type "${raw}/${asr_test}/wav.scp,speech,sound" \
-                ${decode_args}
-        done
-        run_jobs "ASR decoding"
-        for system in "${asr_systems[@]}"; do
-            dir=${expdir}/asr_${system}
-            score "${system}" asr "${dir}" "${raw}/${asr_test}/text" "${dir}/${asr_test}/1best_recog/text"
+        for step in decode score; do
+            for head in "${asr_heads[@]}"; do
+                asr_head "${head}"
+                for set in "${asr_tests[@]}"; do
+                    for way in "${ways[@]}"; do
+                        end=${way}$(of_test "${set}")
+                        if [ "${step}" = score ]; then
+                            score "${head}${end}" asr "${dir}" "${raw}/${set}/text" \
+                                "${dir}/${set}${way}/1best_recog/text" "score${end}.json"
+                            continue
+                        fi
+                        decoder "${way}"
+                        add_job "${head}${end}" "${dir}" "decode${end}" ${python} -m espnet_star \
+                            "${decode[@]}" --output_dir "${dir}/${set}${way}" \
+                            --asr_train_config "${dir}/config.yaml" --asr_model_file "${model}" \
+                            --data_path_and_name_and_type "${raw}/${set}/wav.scp,speech,sound" \
+                            --ngpu "$((ngpu > 0))"
+                    done
+                done
+            done
+            [ "${step}" = score ] || run_jobs "ASR decoding"
         done
     fi
 fi
+
+asr_metrics() {  # asr_metrics NAME: "wer=FILE#wer cer=FILE#cer" of every test set and way scored
+    local way set end file
+    for way in "" _lm; do
+        for set in "${asr_tests[@]}"; do
+            end=${way}$(of_test "${set}")
+            file=${expdir}/asr_$1/score${end}.json
+            [ ! -f "${file}" ] || echo "wer${end}=${file}#wer" "cer${end}=${file}#cer"
+        done
+    done
+}

@@ -38,9 +38,9 @@ speech() {  # speech SPLIT DIR [FILE NAME TYPE]: ESPnet's data options of a spli
 frontend() {  # frontend SYSTEM: the options that tell one system from another
     local conf
     case "$1" in
-        student) conf="upstream=${student} normalize=true" ;;
-        undistilled) conf="upstream=${undistilled} normalize=true" ;;
-        teacher) conf="upstream=${teacher} normalize=true" ;;
+        student) conf="upstream=${student} normalize=${normalize_states}" ;;
+        undistilled) conf="upstream=${undistilled} normalize=${normalize_states}" ;;
+        teacher) conf="upstream=${teacher} normalize=${normalize_states}" ;;
         logmel) conf=${logmel_conf}; echo "--frontend default --normalize utterance_mvn" ;;
         logmel_raw) conf=${logmel_conf}; echo "--frontend default" ;;
         *) fail "unknown system '$1'; choose from student undistilled teacher logmel logmel_raw" ;;
@@ -58,8 +58,12 @@ sid_head() {  # sid_head SYSTEM[_channel]: sets system, column and dir
     dir=${expdir}/sid_$1
 }
 
-score() {  # score NAME TASK DIR REF HYP: one line of output, all of it in DIR/score.json
-    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/score.json" | sed -n 1p)"
+score() {  # score NAME TASK DIR REF HYP [FILE]: one line of output, all of it in DIR/score.json
+    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/${6:-score.json}" | sed -n 1p)"
+}
+
+of_test() {  # of_test SET: what names of a test set end in; nothing where it is the only one
+    [ ${#asr_tests[@]} -eq 1 ] || echo "_$1"
 }
 
 prepare() {  # prepare SET HOURS [SUFFIX OPTIONS...]: data/SET to dump/raw/SET

@@ -5,6 +5,7 @@
 packs=${expdir}/packs
 models=(student)
 [ ! -f "${expdir}/asr_student/config.yaml" ] || models+=(asr)
+[ ! -f "${expdir}/asr_finetuned/config.yaml" ] || models+=(asr_finetuned)
 [ ! -f "${expdir}/sid_student/config.yaml" ] || models+=(sid)
 repo() { [ "$1" = student ] && echo "${hf_repo}" || echo "${hf_repo}_$1"; }
 
@@ -15,7 +16,9 @@ if in_range 16 && ! "${skip_packing}"; then
             student) source=(ssl --expdir "${star_exp}" --student "${student}"
                 ${inference_model:+--model_file "${inference_model}"}) ;;
             asr) source=(asr --expdir "${expdir}/asr_student" --inference_args="${decode_args}"
-                --model_file valid.loss.best.pth) ;;
+                --model_file "${inference_asr_model}") ;;
+            asr_finetuned) source=(asr --expdir "${expdir}/asr_finetuned"
+                --inference_args="${finetune_decode_args}" --model_file "${finetune_model}") ;;
             sid) source=(cls --expdir "${expdir}/sid_student" --model_file valid.acc.best.pth) ;;
         esac
         [ ! -f "${results}/RESULTS.md" ] || source+=(--results "${results}/RESULTS.md")

@@ -6,9 +6,8 @@ if in_range 14; then
     mkdir -p "${results}"
     files=()
     for system in ${systems}; do
-        metrics=()
-        [ ! -f "${expdir}/asr_${system}/score.json" ] || metrics+=(
-            "wer=${expdir}/asr_${system}/score.json#wer" "cer=${expdir}/asr_${system}/score.json#cer")
+        # shellcheck disable=SC2207
+        metrics=($(asr_metrics "${system}"))
         for column in "${columns[@]}"; do
             [ ! -f "${expdir}/sid_${system}${column}/score.json" ] || metrics+=(
                 "sid_acc${column}=${expdir}/sid_${system}${column}/score.json#accuracy")
@@ -25,6 +24,14 @@ if in_range 14; then
             "${size[@]}" --metric "${metrics[@]}"
         files+=("${results}/${system}.json")
     done
+    # shellcheck disable=SC2207
+    metrics=(${finetune_config:+$(asr_metrics finetuned)})
+    if [ ${#metrics[@]} -gt 0 ]; then
+        rm -f "${results}/student_finetuned.json"
+        star star_score add --file "${results}/student_finetuned.json" \
+            --system "student, fine-tuned" --upstream "${student}" --metric "${metrics[@]}"
+        files+=("${results}/student_finetuned.json")
+    fi
     star star_score table --results "${files[@]}" \
         --out "${results}/RESULTS.md" --json "${results}/results.json"
     cat "${results}/RESULTS.md"
