@@ -39,6 +39,8 @@ EXTRAS = {
     ],
     # ESPnet's fork: s3prl itself does not import beside torchaudio 2.9 and later.
     "s3prl": ["espnet-s3prl"],
+    # Decoding with an n-gram; its wheels, which bring KenLM, end at Python 3.12.
+    "lm": ["flashlight-text; python_version < '3.13'"],
     # torch.export takes the options that star_onnx needs.
     "onnx": ["onnx", "onnxruntime", "onnxscript", "torch>=2.11"],
     # playwright drives a Chromium of the system's own; tests of the page skip without one.
