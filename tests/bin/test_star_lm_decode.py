@@ -8,6 +8,7 @@ from espnet_star.bin import asr_train, star_lm_decode, star_score
 from espnet_star.ctc_decoding import collapse
 from espnet_star.tasks.asr import ASRTask
 
+WIDE = ["--beam_size", "200", "--beam_threshold", "1000"]
 TOKENS = ["<blank>", "<unk>", "<space>", "A", "B", "<sos/eos>"]
 LM = """\\data\\
 ngram 1=5
@@ -82,7 +83,7 @@ def test_the_ngram_decides_and_star_score_reads_it(model, data_directory, tmp_pa
     (tmp_path / "words.txt").write_text("ABBA\nBA\n")
     search = ["--lm_file", f"{tmp_path}/lm.arpa", "--lexicon", f"{tmp_path}/words.txt"]
     greedy = decode(model, data_directory, tmp_path / "greedy")
-    found = decode(model, data_directory, tmp_path / "lm", *search, "--lm_weight", "50")
+    found = decode(model, data_directory, tmp_path / "lm", *search, "--lm_weight", "50", *WIDE)
     assert found != greedy and {tuple(words) for words in found.values()} == {("ABBA",)}
     names = {path.name for path in (tmp_path / "lm" / "1best_recog").iterdir()}
     assert names == {"text", "token", "token_int", "score"}

@@ -15,11 +15,14 @@ accum_grad=1          # Parts of a step, where 48 utterances divided by ngpu do 
 train_set=train_960   # train_100 in the 100 h recipe
 asr_test="test_clean test_other dev_clean dev_other"
 skip_asr=false        # Skip recognition, and do not fetch what only it needs
+star_args=            # More options of star_train, e.g. "--use_amp true"
+local_data_opts=      # More options of local/data.sh, e.g. "--download_dir /scratch"
 
 rest=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --model | --librispeech | --lm | --ngpu | --accum_grad | --train_set | --asr_test | --skip_asr)
+        --model | --librispeech | --lm | --ngpu | --accum_grad | --train_set | --asr_test | \
+            --skip_asr | --star_args | --local_data_opts)
             [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; }
             printf -v "${1#--}" '%s' "$2"
             shift 2 ;;
@@ -43,14 +46,17 @@ case "${model}" in
 esac
 
 # Smaller batches, as many more of them: updates, learning rate and schedule stay.
-star_args=
-if [ "${accum_grad}" -gt 1 ]; then
-    of_base() { sed -n "s/^$1: *\([0-9]*\).*/\1/p" conf/train_star.yaml; }
-    star_args="--accum_grad ${accum_grad} --batch_bins $(($(of_base batch_bins) / accum_grad))"
-    star_args+=" --num_iters_per_epoch $(($(of_base num_iters_per_epoch) * accum_grad))"
-fi
+case "${accum_grad}" in
+    1) accumulation= ;;
+    *[!0-9]* | 0* | "") echo "$0: --accum_grad must be a positive integer" >&2; exit 2 ;;
+    *)
+        of_base() { sed -n "s/^$1: *\([0-9]*\).*/\1/p" conf/train_star.yaml; }
+        accumulation="--accum_grad ${accum_grad}"
+        accumulation+=" --batch_bins $(($(of_base batch_bins) / accum_grad))"
+        accumulation+=" --num_iters_per_epoch $(($(of_base num_iters_per_epoch) * accum_grad))" ;;
+esac
 
-sets="${train_set} dev"
+sets="${train_set} dev"  # What local/data.sh writes, and fetches for
 asr_opts=()
 if [ "${skip_asr}" != true ]; then
     sets+=" train_clean_100 dev_clean ${asr_test}"
@@ -64,10 +70,12 @@ fi
 
 # LibriSpeech's longest utterance lasts 35 s: nothing of a test set may be dropped. SUPERB sums
 # plain states. Each model has its own exp/ and results/; the audio is shared.
+data_opts="--sets ${sets} --lm ${lm} ${librispeech:+--librispeech ${librispeech}}"
 ./star.sh \
-    --local_data_opts "--sets ${sets} --lm ${lm} ${librispeech:+--librispeech ${librispeech}}" \
+    --local_data_opts "${data_opts} ${local_data_opts}" \
     --train_set "${train_set}" --valid_set dev --valid_hours 1 --max_duration 36 --nj 8 \
-    --teacher "${teacher}" --star_config "conf/train_${model}.yaml" --star_args "${star_args}" \
+    --teacher "${teacher}" --star_config "conf/train_${model}.yaml" \
+    --star_args "${accumulation} ${star_args}" \
     --expdir "exp/${model}" --results "results/${model}" \
     --systems "teacher student" --normalize_states false --ngpu "${ngpu}" \
     ${asr_opts[@]+"${asr_opts[@]}"} --skip_asr "${skip_asr}" ${rest[@]+"${rest[@]}"}
