@@ -113,9 +113,9 @@ def read_part(corpus: Path, part: str, count: int, nj: int) -> dict[str, Any]:
     try:
         found = prepare_librispeech(corpus, dataset_parts=[part], num_jobs=nj)[part]
     except Exception as error:  # the audio library's own kinds
+        reason = first_line(error).removesuffix(" Details:")
         raise DataError(
-            f"{corpus / part}: an audio file cannot be read ({first_line(error)}); unpack the "
-            "archive again"
+            f"{corpus / part}: an audio file cannot be read ({reason}); unpack the archive again"
         ) from error
     if len(found["supervisions"]) != count:
         raise DataError(
