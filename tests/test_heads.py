@@ -31,6 +31,17 @@ def test_equals_a_packed_bidirectional_lstm(layers):
     torch.testing.assert_close(out, packed_reference(encoder, x, LENGTHS), atol=1e-6, rtol=1e-5)
 
 
+def test_a_projection_comes_before_the_first_layer():
+    encoder = BLSTMEncoder(5, hidden_size=7, stack=2, project=6).eval()
+    plain = BLSTMEncoder(6, hidden_size=7).eval()
+    plain.forwards, plain.backwards = encoder.forwards, encoder.backwards
+    x = torch.randn(1, 8, 5)
+    projected = encoder.projection(x.reshape(1, 4, 10))
+    out, olens, _ = encoder(x, torch.tensor([8]))
+    assert olens.tolist() == [4]
+    torch.testing.assert_close(out, plain(projected, torch.tensor([4]))[0])
+
+
 def test_what_stands_in_padding_changes_nothing():
     encoder = BLSTMEncoder(5, hidden_size=7, stack=2).eval()
     x = torch.randn(3, 17, 5)

@@ -32,6 +32,18 @@ def test_columns_are_in_the_stated_order(results):
     assert f"{results['machine']['cores']} cores" in markdown(results)
 
 
+def test_each_test_set_has_its_columns(tmp_path):
+    """Fails if sets and ways of decoding are mixed up, or stand behind other metrics."""
+    names = ["zeta", "cer_lm_test_clean", "wer_test_other", "cer_test_clean", "wer_test_clean"]
+    names += ["wer_lm_test_clean", "sid_acc_channel", "eer_vox1"]
+    path = tmp_path / "s.json"
+    add_result(path, "S", 5, [(name, 0.25) for name in names])
+    assert markdown(merge([path])).splitlines()[0] == (
+        "| system | params (M) | sid_acc_channel (%) | wer test_clean (%) | wer test_other (%) | "
+        "cer test_clean (%) | wer_lm test_clean (%) | cer_lm test_clean (%) | eer vox1 (%) | zeta |"
+    )
+
+
 def test_chosen_columns(results):
     assert markdown(results, ["cer"]).startswith("| system | params (M) | cer (%) |\n")
     with pytest.raises(DataError, match="no result has wer; there are cer, sid_acc, zeta"):

@@ -38,6 +38,8 @@ def test_help_lists_every_option_with_its_default():
         ([*NAMED, "--num_nodes", "2"], "--num_nodes 2 needs --train_cmd"),
         ([*NAMED, "--launcher", "mpirun"], "unknown launcher 'mpirun'"),
         ([*NAMED, "--skip_upload", "false"], "--hf_repo is required"),
+        ([*NAMED, "--lm_file", "4-gram.arpa"], "give --token_type char"),
+        ([*NAMED, "--lm_file", "a", "--token_type", "char"], "--lm_file needs --lexicon"),
         ([*NAMED, "--upload_dry_run", "true", "--hf_repo", "a/b"], "--license is required"),
     ],
 )
@@ -176,3 +178,14 @@ def test_check_starts_nothing(recipe):
     assert before[before.index("--max_duration") + 1] == "30"
     assert before[before.index("--price") + 1] == "2"
     assert after[:2] == ["--ngpu", "4"] and after[2 : 2 + len(COMMON)] == COMMON
+
+
+def test_one_test_set_keeps_its_names(recipe, tmp_path):
+    """Fails if the demo's score files, and with them its table, get other names."""
+    (tmp_path / "exp" / "asr_student" / "score.json").touch()
+    sets = ["--asr_train", "tr", "--asr_valid", "va", "--asr_test", "te", "--systems", "student"]
+    calls = recipe("--stage", "9", "--stop_stage", "14", *sets)
+    path = "exp/asr_student/score.json"
+    assert ["--out", path] == calls[1][-2:] and calls[1][:2] == ["star_score", "asr"]
+    add = next(words for words in calls if words[:2] == ["star_score", "add"])
+    assert add[add.index("--metric") + 1 :] == [f"wer={path}#wer", f"cer={path}#cer"]
