@@ -52,7 +52,7 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
         [ "${ngpu}" -le 1 ] || parallel=(--multiprocessing_distributed true)
         for head in "${asr_heads[@]}"; do
             asr_head "${head}"
-            # shellcheck disable=SC2046
+            # shellcheck disable=SC2046,SC2086
             add_job "${head}" "${dir}" train ${python} -m espnet_star asr_train \
                 --output_dir "${dir}" --ngpu "${ngpu}" "${parallel[@]}" --resume true \
                 "${token_opts[@]}" $(speech train "${raw}/${asr_train}" text text) \
@@ -74,6 +74,7 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
                             continue
                         fi
                         decoder "${way}"
+                        # shellcheck disable=SC2086
                         add_job "${head}${end}" "${dir}" "decode${end}" ${python} -m espnet_star \
                             "${decode[@]}" --output_dir "${dir}/${set}${way}" \
                             --asr_train_config "${dir}/config.yaml" --asr_model_file "${model}" \
