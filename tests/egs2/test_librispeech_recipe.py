@@ -95,7 +95,7 @@ def test_the_teacher_is_that_of_the_configuration(recipe, name, model):
     content = yaml.safe_load((recipe.folder / config).read_text())
     assert value(words, "--teacher") == content["teacher"]
     assert value(words, "--output_dir") == f"exp/{model}/train_{model}"
-    assert words[-2:] == ["--multiprocessing_distributed", "true"] and value(words, "--ngpu") == "4"
+    assert value(words, "--multiprocessing_distributed") == "true" and value(words, "--ngpu") == "4"
 
 
 @pytest.mark.parametrize(("name", "bins"), zip(RECIPES, (9_440_000, 9_740_000), strict=True))
