@@ -1,9 +1,11 @@
-"""Encoder of the recognition head: SUPERB's BLSTM, at a price a CPU can pay."""
+"""What SUPERB's heads have and ESPnet lacks: a BLSTM that a CPU can pay, additive margin."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.spk.loss.abs_loss import AbsLoss
 from torch import nn
 
 from espnet_star.outputs import valid_mask
@@ -92,3 +94,42 @@ def flip_index(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 def _take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+
+
+class AMSoftmax(AbsLoss):
+    """Additive margin softmax over cosines of embedding and speakers' weights.
+
+    Cross-entropy of ``scale * (cos(x, w_j) - margin * [j is the speaker])``; Wang et al.,
+    "Additive Margin Softmax for Face Verification" (arXiv 1801.05599). ESPnet has the
+    angular margin only.
+
+    Args:
+        nout: Width of the embedding; the task gives it.
+        nclasses: Number of speakers; the task gives it.
+        margin: What the speaker's own cosine is lowered by.
+        scale: Factor of all cosines.
+    """
+
+    def __init__(self, nout: int, nclasses: int, margin: float = 0.4, scale: float = 30.0):
+        super().__init__(nout)
+        self.margin, self.scale = margin, scale
+        self.weight = nn.Parameter(torch.empty(nclasses, nout))
+        nn.init.xavier_normal_(self.weight)
+
+    def forward(
+        self, input: torch.Tensor, label: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+        """Loss, accuracy and predicted speakers.
+
+        Args:
+            input: Embeddings ``(B, nout)``.
+            label: Speakers ``(B,)`` or ``(B, 1)``; without them loss and accuracy are None.
+        """
+        cosine = F.linear(F.normalize(input), F.normalize(self.weight))
+        predicted = cosine.argmax(dim=1)
+        if label is None:
+            return None, None, predicted
+        label = label.reshape(-1)
+        lowered = cosine - self.margin * F.one_hot(label, cosine.shape[1])
+        loss = F.cross_entropy(self.scale * lowered, label)
+        return loss, (predicted == label).float().mean(), predicted

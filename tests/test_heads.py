@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from espnet_star.heads import BLSTMEncoder, flip_index
+from espnet_star.heads import AMSoftmax, BLSTMEncoder, flip_index
 
 LENGTHS = torch.tensor([17, 9, 1])
 
@@ -66,3 +66,28 @@ def test_flip_is_its_own_inverse():
     index = flip_index(LENGTHS, 17)
     assert index[1, :9].tolist() == list(range(8, -1, -1))
     assert torch.equal(index.gather(1, index), torch.arange(17).expand(3, 17))
+
+
+def test_additive_margin_by_hand():
+    """Fails if the margin is taken from another speaker's cosine, or lengths count."""
+    loss = AMSoftmax(4, 3, margin=0.4, scale=30.0).double()
+    embeddings, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([2, 0, 1, 1, 2])
+    found, accuracy, predicted = loss(embeddings, labels[:, None])
+    terms = []
+    for embedding, label in zip(embeddings, labels.tolist(), strict=True):
+        cosines = torch.cosine_similarity(embedding[None], loss.weight)
+        own = torch.exp(30 * (cosines[label] - 0.4))
+        rest = sum(torch.exp(30 * cosines[j]) for j in range(3) if j != label)
+        terms.append(-torch.log(own / (own + rest)))
+    torch.testing.assert_close(found, torch.stack(terms).mean())
+    assert accuracy == (predicted == labels).float().mean()
+    torch.testing.assert_close(loss(7 * embeddings, labels)[0], found)
+    assert loss(embeddings)[:2] == (None, None)
+
+
+def test_margin_of_zero_is_cross_entropy():
+    loss = AMSoftmax(4, 3, margin=0.0, scale=1.0)
+    embeddings, labels = torch.randn(5, 4), torch.tensor([2, 0, 1, 1, 2])
+    logits = torch.cosine_similarity(embeddings[:, None], loss.weight[None], dim=2)
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(loss(embeddings, labels)[0], expected)

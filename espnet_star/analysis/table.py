@@ -15,15 +15,8 @@ from espnet_star.data.kaldi import write_lines
 # Order of the columns; metrics that are not listed follow by name. What a name goes on with
 # is a test set: wer_test_clean stands where wer does.
 COLUMNS = (
-    "sid_acc",
-    "sid_acc_channel",
-    "sid_macro_acc",
-    "wer",
-    "cer",
-    "wer_lm",
-    "cer_lm",
-    "per",
-    "eer",
+    *("sid_acc", "sid_acc_channel", "sid_macro_acc", "sv_eer", "sv_mindcf"),
+    *("wer", "cer", "wer_lm", "cer_lm", "per", "eer"),
 )
 # Fractions, shown in percent: a metric with one of these in its name.
 PERCENT = {"acc", "wer", "cer", "per", "eer", "f1"}
@@ -187,7 +180,10 @@ def is_percent(name: str) -> bool:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.1f}" if is_percent(name) else f"{value:.4g}"
+    if not is_percent(name):
+        return f"{value:.4g}"
+    # Equal error rates are small, and everyone prints their hundredths.
+    return f"{100 * value:.2f}" if "eer" in name.split("_") else f"{100 * value:.1f}"
 
 
 def cells(results: dict[str, Any], columns: Sequence[str] = ()) -> list[list[str]]:

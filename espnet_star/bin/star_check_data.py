@@ -31,6 +31,11 @@ def get_parser() -> argparse.ArgumentParser:
         "--token_list", default=None, help="Token list that must cover the transcripts"
     )
     parser.add_argument(
+        "--source",
+        default=None,
+        help="Directory it was prepared from, of which no utterance may have been dropped",
+    )
+    parser.add_argument(
         "--full", type=str2bool, default=False, help="Decode every file, not a sample"
     )
     return parser
@@ -60,6 +65,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
                 train_speakers=args.train_speakers,
                 token_list=args.token_list,
                 full=args.full,
+                source=args.source,
             ),
             args.datadir,
         ),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from espnet_star.bin.command import run_tool, str2bool
+from espnet_star.errors import StarError
 from espnet_star.formats.experiment import load_experiment
 from espnet_star.formats.hugging_face import FILES, check_saved, write_student
 from espnet_star.formats.model_card import CARD, Card, check_licence, is_foreign, model_card
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 def get_parser() -> argparse.ArgumentParser:
     """Options of ``star_export``."""
     parser = argparse.ArgumentParser(prog="star_export", description=__doc__)
-    parser.add_argument("--expdir", required=True, help="Folder of a distillation")
+    parser.add_argument("--expdir", help="Folder of a distillation")
+    parser.add_argument(
+        "--student",
+        help="A ready student instead (directory or hub name), with --random_init true: the "
+        "baseline for a student that was distilled elsewhere",
+    )
     parser.add_argument("--model_file", help="Model in it; the averaged best by default")
     parser.add_argument("--outdir", required=True, help="Directory to write")
     parser.add_argument(
@@ -60,7 +66,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def export(args: argparse.Namespace) -> None:
     """Load, write, load again with plain transformers, compare, put in place."""
+    if (args.expdir is None) == (args.student is None):
+        raise StarError("give one of --expdir and --student")
     outdir = Path(args.outdir)
+    if args.student is not None:
+        export_baseline(args, outdir)
+        return
     # A README of somebody else's is left alone, with --force or without.
     card_file = None if is_foreign(outdir) else CARD
     check_target(outdir, [*FILES, CARD] if card_file else FILES, args.force)
@@ -81,6 +92,24 @@ def export(args: argparse.Namespace) -> None:
     )
     if not card_file:
         print(f"  {outdir / CARD} is not star_export's and was left as it is: no model card")
+
+
+def export_baseline(args: argparse.Namespace, outdir: Path) -> None:
+    """A ready student's architecture with random weights, without a model card.
+
+    Raises:
+        StarError: Without ``--random_init``: the student is in this format already.
+    """
+    if not args.random_init:
+        raise StarError(f"{args.student} is exported already; --student is for --random_init true")
+    check_target(outdir, FILES, args.force)
+    options = StarEncoder.from_pretrained(args.student).options()
+    torch.manual_seed(args.seed)
+    student = StarEncoder(**options).eval()
+    with staged(outdir) as scratch:
+        write_student(student, scratch)
+        gap = check_saved(student, scratch)
+    print(f"{outdir}: {args.student} with random weights; transformers agrees to {gap:.1e}")
 
 
 def _card_facts(args: argparse.Namespace) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "task",
         choices=list(KINDS),
-        help="ssl: the student of a distillation; asr, cls: a model of ESPnet's task",
+        help="ssl: the student of a distillation; asr, cls, spk: a model of ESPnet's task",
     )
     parser.add_argument("--expdir", required=True, help="Folder of the training")
     parser.add_argument(
@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--model_file",
         metavar="NAME",
         help="Model in expdir; by default the averaged student, valid.loss.best.pth of asr, "
-        "valid.acc.best.pth of cls",
+        "valid.acc.best.pth of cls, valid.eer.best.pth of spk",
     )
     parser.add_argument(
         "--student",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Score recognised text and speakers, and collect the results of several systems."""
+"""Score recognised text, speakers and pairs of voices; collect the results of several systems."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from espnet_star.analysis import table
 from espnet_star.analysis.scoring import score_asr, score_sid
+from espnet_star.analysis.verification import score_sv
 from espnet_star.bin.command import run_tool
 from espnet_star.data.errors import DataError
 
@@ -18,7 +19,7 @@ VIOLATION_CODE = 1
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_score`` and its five subcommands."""
+    """Options of ``star_score`` and its six subcommands."""
     parser = argparse.ArgumentParser(prog="star_score", description=__doc__)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     for name, unit in (("asr", "text"), ("sid", "utt2spk")):
@@ -26,6 +27,11 @@ def get_parser() -> argparse.ArgumentParser:
         score.add_argument("--ref", required=True, help=f"{unit} of the test set")
         score.add_argument("--hyp", required=True, help="text that decoding wrote")
         score.add_argument("--out", default=None, help="JSON file for the result")
+    verify = commands.add_parser("sv", help="Score trials of speaker verification")
+    verify.add_argument("--ref", required=True, help="Trials, lines '1 utterance utterance'")
+    verify.add_argument("--hyp", required=True, help="embed.scp that spk_inference wrote")
+    verify.add_argument("--out", default=None, help="JSON file for the result")
+    verify.add_argument("--scores", default=None, help="File for the score of each trial")
     add = commands.add_parser("add", help="Write or extend the result of one system")
     add.add_argument("--file", required=True, help="JSON file of the system")
     add.add_argument("--system", default=None, help="Name in the table")
@@ -59,13 +65,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _score(args: argparse.Namespace) -> None:
-    score = score_asr if args.subcommand == "asr" else score_sid
-    result, warnings = score(args.ref, args.hyp)
+    if args.subcommand == "sv":
+        result, warnings = score_sv(args.ref, args.hyp, args.scores)
+    else:
+        score = score_asr if args.subcommand == "asr" else score_sid
+        result, warnings = score(args.ref, args.hyp)
     for warning in warnings:
         print(f"star_score: warning: {warning}", file=sys.stderr)
     if args.out is not None:
         table.write_json(args.out, result)
-    print(_asr_summary(result) if args.subcommand == "asr" else _sid_summary(result))
+    summary = {"asr": _asr_summary, "sid": _sid_summary, "sv": _sv_summary}
+    print(summary[args.subcommand](result))
 
 
 def _asr_summary(result: dict[str, Any]) -> str:
@@ -93,6 +103,13 @@ def _sid_summary(result: dict[str, Any]) -> str:
         f"  {row['ref']} taken for {row['hyp']}: {row['count']}" for row in result["confused"]
     ]
     return "\n".join(lines)
+
+
+def _sv_summary(result: dict[str, Any]) -> str:
+    return (
+        f"EER {100 * result['eer']:.2f} %, minDCF {result['mindcf']:.4f} (target prior "
+        f"{result['p_target']}; {result['trials']} trials, {result['targets']} of one speaker)"
+    )
 
 
 def _add(args: argparse.Namespace) -> None:
@@ -138,8 +155,8 @@ def _check(args: argparse.Namespace) -> int:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    work = {"asr": _score, "sid": _score, "add": _add, "table": _table, "check": _check}
-    run_tool("star_score", lambda: work[args.subcommand](args))
+    work = {"add": _add, "table": _table, "check": _check}
+    run_tool("star_score", lambda: work.get(args.subcommand, _score)(args))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def check_datadir(
     train_speakers: str | Path | None = None,
     token_list: str | Path | None = None,
     full: bool = False,
+    source: str | Path | None = None,
 ) -> Report:
     """Check that a directory is complete, consistent and readable.
 
@@ -58,6 +59,7 @@ def check_datadir(
         token_list: Token list whose characters must cover the transcripts.
         full: Decode every audio file, where the default is the first, the last and
             some random ones.
+        source: Directory it was prepared from, of which nothing may have been dropped.
 
     Raises:
         DataError: Listing everything that was found wrong.
@@ -76,6 +78,8 @@ def check_datadir(
     problems += _check_transcripts(directory, tables.get("text", {}), token_list)
     if train_speakers is not None:
         problems += _check_speakers(directory, Path(train_speakers))
+    if source is not None:
+        problems += _check_complete(directory, wavs, Path(source))
     chosen = _choose(sorted(wavs), full)
     problems += _check_audio(chosen, wavs, counts, fs)
     if problems:
@@ -127,6 +131,16 @@ def _compare_keys(path: Path, keys: Iterable[str], expected: Iterable[str]) -> l
             f"{some(sorted(found - wanted))}"
         )
     return problems
+
+
+def _check_complete(directory: Path, wavs: Iterable[str], source: Path) -> list[str]:
+    dropped = sorted(read_table(source / "wav.scp").keys() - set(wavs))
+    if not dropped:
+        return []
+    return [
+        f"{len(dropped)} utterances of {source} were dropped, so results would not be those of "
+        f"the whole set: {some(dropped)}; {directory / 'skipped.txt'} tells why"
+    ]
 
 
 def _choose(keys: list[str], full: bool) -> list[str]:

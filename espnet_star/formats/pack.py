@@ -51,6 +51,7 @@ KINDS = {
         "classification_model_file",
         ("valid.acc.best.pth", "latest.pth"),
     ),
+    "spk": Kind("train_config", "model_file", ("valid.eer.best.pth", "latest.pth")),
 }
 
 
@@ -70,7 +71,7 @@ def pack_model(
     configuration rewritten to them, so that nothing of this machine is needed again.
 
     Args:
-        task: ``"ssl"`` for a distilled student, ``"asr"`` or ``"cls"`` for ESPnet's tasks.
+        task: ``"ssl"`` for a distilled student, else one of ESPnet's: asr, cls, spk.
         expdir: Folder of the training.
         outpath: The pack, one of ``SUFFIXES``.
         card: What its README says.

@@ -28,6 +28,7 @@ _PIPELINES = {
     "ssl": "feature-extraction",
     "asr": "automatic-speech-recognition",
     "cls": "audio-classification",
+    "spk": "audio-classification",
 }
 
 _SOURCES = """
@@ -63,7 +64,7 @@ def task_card(task: str, card: Card, config: dict[str, Any], home: str, model_fi
     """README of a downstream model of ESPnet.
 
     Args:
-        task: ``"asr"`` or ``"cls"``.
+        task: ``"asr"``, ``"cls"`` or ``"spk"``.
         card: What its user says.
         config: ``config.yaml`` of the training.
         home: Folder of configuration and model in the pack.
@@ -78,6 +79,11 @@ def task_card(task: str, card: Card, config: dict[str, Any], home: str, model_fi
         use = f"speech2text = Speech2Text(**files{kwargs})\n\nprint(speech2text(speech)[0][0])"
         flags = f"--asr_train_config {config_path} \\\n    --asr_model_file {model_path}"
         command = f"asr_inference {flags} {card.inference_args}".rstrip()
+    elif task == "spk":
+        title = "Speaker embeddings"
+        imported = "from espnet2.bin.spk_inference import Speech2Embedding"
+        use = "embed = Speech2Embedding(**files)\n\nprint(embed(speech).shape)"
+        command = f"spk_inference --train_config {config_path} \\\n    --model_file {model_path}"
     else:
         title = "Classification"
         imported = "from espnet2.bin.cls_inference import Classification"

@@ -9,7 +9,7 @@ from typing import Any
 from espnet2.asr.encoder.linear_encoder import LinearEncoder
 
 from espnet_star.frontend import StarFrontend
-from espnet_star.heads import BLSTMEncoder
+from espnet_star.heads import AMSoftmax, BLSTMEncoder
 from espnet_star.registry import register
 from espnet_star.students import StarEncoder
 from espnet_star.tasks.guarded import Guarded
@@ -40,6 +40,8 @@ def register_in(task: str) -> None:
         if name == "cls":
             # SUPERB's projection before pooling, which ESPnet offers in ASR alone.
             register(module.encoder_choices, "linear", LinearEncoder)
+        if name == "spk":
+            register(module.loss_choices, "amsoftmax", AMSoftmax)
 
 
 class StandAlone(Guarded):

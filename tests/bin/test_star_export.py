@@ -120,6 +120,27 @@ def test_random_init_keeps_the_architecture_and_follows_the_seed(export):
         assert not same(states["random"], states[name])
 
 
+def test_baseline_of_a_ready_student(export, tmp_path, capsys):
+    """Fails if a student from elsewhere is compared with weights of another architecture."""
+    distilled = export("distilled")[2]
+    random = export("random", "--random_init", "true")[2]
+    call = ["--student", str(distilled), "--outdir", str(tmp_path / "baseline")]
+    main([*call, "--random_init", "true"])
+    assert same(weights(tmp_path / "baseline"), weights(random))
+    assert not same(weights(tmp_path / "baseline"), weights(distilled))
+    capsys.readouterr()
+    for options, message in (
+        (call, "is exported already; --student is for --random_init true"),
+        ([*call, "--expdir", "x"], "give one of --expdir and --student"),
+        (["--outdir", "x"], "give one of --expdir and --student"),
+        ([*call, "--random_init", "true"], "already holds"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(options)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
 def test_folder_that_is_no_experiment(export, tmp_path):
     (tmp_path / "empty").mkdir()
     status, captured, out = export("student", expdir=tmp_path / "empty")

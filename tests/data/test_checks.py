@@ -96,3 +96,15 @@ def test_spk2utt_that_disagrees(datadir):
     (datadir / "spk2utt").write_text("s1 u0\ns2 u1 u2\n")
     with pytest.raises(DataError, match="speaker s1"):
         check_datadir(datadir)
+
+
+def test_a_source_of_which_an_utterance_was_dropped(datadir, tmp_path):
+    """Fails if an official test set is scored in part without a word."""
+    source = tmp_path / "undropped"
+    source.mkdir()
+    lines = (datadir / "wav.scp").read_text()
+    (source / "wav.scp").write_text(lines)
+    check_datadir(datadir, source=source)
+    (source / "wav.scp").write_text(lines + "u9 nine.wav\n")
+    with pytest.raises(DataError, match=r"1 utterances of .*undropped were dropped.*: u9;"):
+        check_datadir(datadir, source=source)

@@ -12,13 +12,14 @@ skip_data_prep=false  # Skip stages 1 to 3.
 skip_train=false      # Skip stages 4 to 6 (distillation and export).
 skip_asr=false        # Skip stages 7 to 9.
 skip_sid=false        # Skip stages 10 and 11.
+skip_sv=false         # Skip stages 12 and 13.
 skip_report=false     # Skip stage 15.
 skip_packing=false    # Skip stage 16.
 skip_upload=true      # Skip stage 17.
 force=false           # Repeat what is finished already.
 ngpu=0                # GPUs a node; 0 is the CPU.
 num_nodes=1           # Nodes of the distillation.
-cpu_ranks=1           # With ngpu=0: processes of the distillation, through gloo.
+cpu_ranks=1           # With ngpu=0: processes a node, through gloo.
 launcher=espnet       # espnet; torchrun, started on every node; or slurm (srun inside an allocation).
 launcher_opts=        # More options of torchrun or srun, e.g. "--rdzv_endpoint node1:29500".
 train_cmd=            # Launcher espnet with num_nodes > 1: its launcher script, e.g. "slurm.pl".
@@ -40,6 +41,12 @@ asr_test=             # One or several, e.g. "test_clean test_other"; each has i
 sid_train=            # Speaker identification; likewise.
 sid_valid=
 sid_test=
+sv_train=             # Speaker verification; likewise.
+sv_valid=             # Its data/NAME/trials lists the pairs to validate on.
+sv_test=
+sv_trials=trials      # Lists in data/SV_TEST to score; the first is the table's sv_eer.
+speaker_max_duration=  # max_duration of the speaker sets, where it is another.
+keep_tests=false      # Refuse a speaker test set of which an utterance was dropped.
 min_duration=0.1      # Drop shorter utterances, in seconds.
 max_duration=30       # Drop longer ones.
 distill_hours=        # Use a random subset of at most so many hours; empty: all.
@@ -53,11 +60,12 @@ teacher=              # Hub name or directory.
 star_config=conf/train_star.yaml
 star_args=            # More options of star_train, e.g. "--max_epoch 3".
 star_tag=             # Name of the experiment; the configuration's by default.
+student=              # A ready student instead (directory or hub name): stages 4 to 6 distil none.
 inference_model=      # Model to export; the averaged best by default.
 
 # Heads
 systems="teacher student undistilled logmel logmel_raw"  # What to compare.
-normalize_states=true # Layer-normalise states before they are summed (SUPERB does not).
+normalize_states=true  # Layer-normalise each state before the weighted sum; SUPERB does not.
 logmel_conf="n_fft=512 win_length=400 hop_length=320 n_mels=80"  # 50 frames/s, as the student.
 asr_config=conf/train_asr.yaml
 asr_args=
@@ -77,6 +85,9 @@ finetune_decode_args="--ctc_weight 1.0 --beam_size 1"
 finetune_model=valid.loss.best.pth
 sid_config=conf/train_sid.yaml
 sid_args=
+sv_config=conf/train_sv.yaml  # Heads of train_sv_TAG.yaml are exp/sv_SYSTEM_TAG.
+sv_args=
+sv_init=              # TAG of the heads that training starts from.
 feature_cache=        # Keep frozen encoders' states in this folder (small corpora only).
 results=results       # RESULTS.md, results.json and report/ go here.
 
@@ -91,10 +102,11 @@ Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_DIRECTORY [options
 
 Stages: 1 local/data.sh, 2 audio to 16 kHz mono, 3 check, 4 plan and teacher, 5 distil, 6 export,
         7 ASR tokens, 8 ASR training, 9 ASR decoding and scoring, 10 SID training,
-        11 SID inference and scoring, 14 result table, 15 report, 16 packs of the student and
+        11 SID inference and scoring, 12 speaker verification (SV) training, 13 SV embeddings,
+        scoring of trials, 14 result table, 15 report, 16 packs of the student and
         the models on it, 17 upload to the Hugging Face hub (--skip_upload false --hf_repo NAME)
 Systems: student, undistilled (the same, random weights), logmel (normalised per utterance),
-        logmel_raw (SID only), teacher
+        logmel_raw (SID and SV only), teacher
 
 Options (defaults):
 $(sed -n '/^# General configuration/,/^help_message/p' "$0" \
@@ -106,8 +118,17 @@ EOH
 . ./parse_options.sh
 . ./stages/functions.sh
 
-[ -n "${train_set}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
-[ -n "${teacher}" ] || fail "--teacher is required: a hub name or a directory"
+ready=false  # Is there a student, so that none is distilled?
+if [ -n "${student}" ]; then
+    ready=true
+    skip_train=true
+    [ "${stop_stage}" != check ] || fail "--stop_stage check plans a distillation; with --student there is none"
+    [[ " ${systems} " != *" teacher "* ]] || [ -n "${teacher}" ] ||
+        fail "--teacher is required to compare with (or leave it out of --systems)"
+else
+    [ -n "${train_set}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
+    [ -n "${teacher}" ] || fail "--teacher is required: a hub name or a directory"
+fi
 check_only=false
 if [ "${stop_stage}" = check ]; then
     check_only=true
@@ -119,7 +140,9 @@ done
 case "${launcher}" in
     espnet)
         [ "${num_nodes}" -eq 1 ] || [ -n "${train_cmd}" ] \
-            || fail "--num_nodes ${num_nodes} needs --train_cmd, e.g. slurm.pl, or another --launcher" ;;
+            || fail "--num_nodes ${num_nodes} needs --train_cmd, e.g. slurm.pl, or another --launcher"
+        [ "${num_nodes}" -eq 1 ] || [ "${ngpu}" -gt 0 ] || [ "${cpu_ranks}" -eq 1 ] \
+            || fail "--cpu_ranks ${cpu_ranks} on several nodes needs --launcher torchrun or slurm" ;;
     torchrun | slurm) ;;
     *) fail "unknown launcher '${launcher}'; choose from espnet torchrun slurm" ;;
 esac
@@ -130,7 +153,7 @@ fi
 
 [ -n "${star_tag}" ] || star_tag=$(basename "${star_config}" .yaml)
 star_exp=${expdir}/${star_tag}
-student=${star_exp}/student
+[ -n "${student}" ] || student=${star_exp}/student
 undistilled=${star_exp}/undistilled
 tokens=${expdir}/tokens_${token_type}
 raw=${dumpdir}/raw
@@ -144,8 +167,12 @@ if [ -n "${lm_file}" ]; then
     [ "${token_type}" = char ] || fail "--lm_file spells words by characters; give --token_type char"
     [ -n "${lexicon}" ] || fail "--lm_file needs --lexicon, a file of its words"
 fi
+heads_ddp=()  # Several GPUs: a process each, where ESPnet's default is slower threads.
+[ "${ngpu}" -le 1 ] || heads_ddp=(--multiprocessing_distributed true)
 columns=("")
 [ -z "${channel_seed}" ] || columns+=("_channel")
+sv_tag=$(basename "${sv_config}" .yaml)  # train_sv.yaml: "", train_sv_TAG.yaml or TAG.yaml: _TAG
+[[ ${sv_tag} == train_sv* ]] && sv_tag=${sv_tag#train_sv} || sv_tag=_${sv_tag}
 sid_heads=()  # SYSTEM, then SYSTEM_channel, of each system.
 for column in "${columns[@]}"; do
     for system in ${systems}; do sid_heads+=("${system}${column}"); done
@@ -159,24 +186,32 @@ if ! "${skip_data_prep}"; then
     fi
     if in_range 2; then
         log "Stage 2: audio at 16 kHz, mono"
-        prepare "${train_set}" "${distill_hours}"
-        prepare "${valid_set}" "${valid_hours}"
+        if ! "${ready}"; then
+            prepare "${train_set}" "${distill_hours}"
+            prepare "${valid_set}" "${valid_hours}"
+        fi
         if [ -n "${asr_train}" ]; then
             prepare "${asr_train}" "${asr_hours}"
             for set in "${asr_valid}" "${asr_tests[@]}"; do prepare "${set}" ""; done
         fi
+        longest=(${speaker_max_duration:+--max_duration "${speaker_max_duration}"})
         if [ -n "${sid_train}" ]; then
             for column in "${columns[@]}"; do
-                channel=(${column:+--channel_seed "${channel_seed}"})
+                channel=(${column:+--channel_seed "${channel_seed}"} "${longest[@]}")
                 prepare "${sid_train}" "${sid_hours}" "${column}" "${channel[@]}"
                 prepare "${sid_valid}" "" "${column}" "${channel[@]}"
                 prepare "${sid_test}" "" "${column}" "${channel[@]}"
             done
         fi
+        if [ -n "${sv_train}" ]; then
+            for set in "${sv_train}" "${sv_valid}" "${sv_test}"; do prepare "${set}" "" "" "${longest[@]}"; done
+        fi
     fi
     if in_range 3; then
         log "Stage 3: check before hours are spent"
-        for set in "${train_set}" "${valid_set}"; do star star_check_data --datadir "${raw}/${set}"; done
+        if ! "${ready}"; then
+            for set in "${train_set}" "${valid_set}"; do star star_check_data --datadir "${raw}/${set}"; done
+        fi
         if [ -n "${asr_train}" ]; then
             for set in "${asr_train}" "${asr_valid}" "${asr_tests[@]}"; do
                 star star_check_data --datadir "${raw}/${set}" --need text
@@ -184,16 +219,27 @@ if ! "${skip_data_prep}"; then
         fi
         if [ -n "${sid_train}" ]; then
             for set in "${sid_train}" "${sid_valid}" "${sid_test}"; do
+                whole=()
+                ! "${keep_tests}" || [ "${set}" != "${sid_test}" ] || whole=(--source "data/${set}")
                 star star_check_data --datadir "${raw}/${set}" --need utt2spk \
-                    --train_speakers "${raw}/${sid_train}"
+                    --train_speakers "${raw}/${sid_train}" "${whole[@]}"
+            done
+        fi
+        if [ -n "${sv_train}" ]; then
+            star star_check_data --datadir "${raw}/${sv_train}" --need utt2spk
+            star star_trials --trials "data/${sv_valid}/trials" --datadir "${raw}/${sv_valid}"
+            for list in ${sv_trials}; do
+                star star_trials --trials "data/${sv_test}/${list}" --datadir "${raw}/${sv_test}" --check true
             done
         fi
     fi
 fi
 
 . ./stages/distil.sh   # Stages 4 to 6.
+. ./stages/ready.sh    # Stage 6 with --student.
 . ./stages/asr.sh      # Stages 7 to 9.
 . ./stages/sid.sh      # Stages 10 and 11.
+. ./stages/sv.sh       # Stages 12 and 13.
 . ./stages/results.sh  # Stages 14 and 15.
 . ./stages/pack.sh     # Stages 16 and 17.
 

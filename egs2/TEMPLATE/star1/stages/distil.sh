@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2086,SC2154,SC2206,SC2207
 # Sourced by star.sh, whose variables and functions it uses: stages 4 to 6.
 
-ranks=$((ngpu > 0 ? ngpu * num_nodes : cpu_ranks))
+ranks=$(((ngpu > 0 ? ngpu : cpu_ranks) * num_nodes))
 
 distil_opts=(--config "${star_config}" --teacher "${teacher}"
     --output_dir "${star_exp}" --resume true
@@ -24,8 +24,8 @@ launch() {  # Sets distil: the command that starts every process of the distilla
     local one=(--multiprocessing_distributed false --ngpu "$((ngpu > 0))")
     [ "${ngpu}" -gt 0 ] || one+=(--dist_backend gloo)
     local start=${launcher}
-    # ESPnet's own launcher starts GPU processes only.
-    [ "${ngpu}" -gt 0 ] || [ "${ranks}" -eq 1 ] || [ "${start}" != espnet ] || start=torchrun
+    # ESPnet's own launcher starts one CPU process a node.
+    [ "${ngpu}" -gt 0 ] || [ "${cpu_ranks}" -eq 1 ] || [ "${start}" != espnet ] || start=torchrun
     case "${start}" in
         espnet)
             distil=(${python} -m espnet_star star_train --ngpu "${ngpu}")

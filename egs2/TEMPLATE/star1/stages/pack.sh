@@ -3,10 +3,12 @@
 
 # The student, and ESPnet's models on it.
 packs=${expdir}/packs
-models=(student)
+models=()
+"${ready}" || models+=(student)
 [ ! -f "${expdir}/asr_student/config.yaml" ] || models+=(asr)
 [ ! -f "${expdir}/asr_finetuned/config.yaml" ] || models+=(asr_finetuned)
 [ ! -f "${expdir}/sid_student/config.yaml" ] || models+=(sid)
+[ ! -f "${expdir}/sv_student${sv_tag}/config.yaml" ] || models+=(sv)
 repo() { [ "$1" = student ] && echo "${hf_repo}" || echo "${hf_repo}_$1"; }
 
 if in_range 16 && ! "${skip_packing}"; then
@@ -20,6 +22,7 @@ if in_range 16 && ! "${skip_packing}"; then
             asr_finetuned) source=(asr --expdir "${expdir}/asr_finetuned"
                 --inference_args="${finetune_decode_args}" --model_file "${finetune_model}") ;;
             sid) source=(cls --expdir "${expdir}/sid_student" --model_file valid.acc.best.pth) ;;
+            sv) source=(spk --expdir "${expdir}/sv_student${sv_tag}" --model_file valid.eer.best.pth) ;;
         esac
         [ ! -f "${results}/RESULTS.md" ] || source+=(--results "${results}/RESULTS.md")
         star star_pack "${source[@]}" --outpath "${packs}/${model}.zip" --force true \

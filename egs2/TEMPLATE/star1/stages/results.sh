@@ -12,6 +12,13 @@ if in_range 14; then
             [ ! -f "${expdir}/sid_${system}${column}/score.json" ] || metrics+=(
                 "sid_acc${column}=${expdir}/sid_${system}${column}/score.json#accuracy")
         done
+        suffix=  # The first list has the plain names.
+        for list in ${sv_trials}; do
+            file=${expdir}/sv_${system}${sv_tag}/score_${list}.json
+            [ ! -f "${file}" ] || metrics+=(
+                "sv_eer${suffix:+_${list}}=${file}#eer" "sv_mindcf${suffix:+_${list}}=${file}#mindcf")
+            suffix=further
+        done
         [ ${#metrics[@]} -gt 0 ] || fail "no score of ${system} yet; run stages 7 to 13 first"
         case "${system}" in
             student) size=(--upstream "${student}") ;;
@@ -37,10 +44,13 @@ if in_range 14; then
     cat "${results}/RESULTS.md"
 fi
 
-if in_range 15 && ! "${skip_report}"; then
+# A ready student was reported on where it was distilled.
+if in_range 15 && ! "${skip_report}" && ! "${ready}"; then
     log "Stage 15: report"
     heads=()
-    for dir in "${asr_systems[@]/#/${expdir}/asr_}" "${sid_heads[@]/#/${expdir}/sid_}"; do
+    sv_dirs=("${asr_systems[@]/#/${expdir}/sv_}")
+    for dir in "${asr_systems[@]/#/${expdir}/asr_}" "${sid_heads[@]/#/${expdir}/sid_}" \
+        "${sv_dirs[@]/%/${sv_tag}}"; do
         # A log-mel has no layers to look at.
         [[ ${dir} == *_logmel* ]] || [ ! -f "${dir}/config.yaml" ] || heads+=("${dir}")
     done

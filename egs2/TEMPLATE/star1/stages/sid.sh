@@ -15,7 +15,7 @@ if [ -n "${sid_train}" ] && ! "${skip_sid}"; then
             sid_head "${head}"
             # shellcheck disable=SC2046,SC2086
             add_job "${head}" "${dir}" train ${python} -m espnet_star cls_train \
-                --config "${sid_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true \
+                --config "${sid_config}" --output_dir "${dir}" --ngpu "${ngpu}" --resume true "${heads_ddp[@]}" \
                 --token_list "${expdir}/speakers.txt" $(frontend "${system}") \
                 $(speech train "${raw}/${sid_train}${column}" label label) \
                 $(speech valid "${raw}/${sid_valid}${column}" label label) ${sid_args}

@@ -1,0 +1,1 @@
+../../TEMPLATE/star1/parse_options.sh

@@ -1,0 +1,1 @@
+../../TEMPLATE/star1/star.sh
