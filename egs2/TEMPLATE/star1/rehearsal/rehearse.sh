@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Rehearse a recipe: every stage of its run.sh on a miniature corpus in the corpus's own
+# layout, with miniature teachers and the recipe's own configurations, shrunk by
+# overlay.yaml. Called by ./run.sh --rehearse true [--python PYTHON] [options of run.sh].
+# It happens in rehearsal_run/, where the recipe's files are links: the recipe's own data,
+# dump, exp and results are not touched. local/rehearsal.sh says what this recipe needs.
+set -euo pipefail
+
+title() { echo; echo "=== $*"; }
+fail() { echo "rehearsal: $*" >&2; exit 1; }
+
+python=python3
+given=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --help | -h) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
+        --python) python=${2:?--python needs a value}; shift 2 ;;
+        *) given+=("$1"); shift ;;
+    esac
+done
+# A path from here would lead nowhere from rehearsal_run.
+case "${python%% *}" in
+    /*) ;;
+    */*) python=${PWD}/${python} ;;
+esac
+[ -f local/rehearsal.sh ] || fail "no local/rehearsal.sh here; see egs2/TEMPLATE/star1/README.md"
+# More threads only get in each other's way in models of this size.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+started=${SECONDS}
+here=${PWD}
+run=${PWD}/rehearsal_run
+log=${run}/rehearsal.log
+
+# Clips of the demo corpus, which is fetched once; a recipe may take others.
+demo=$(cd rehearsal && pwd -P)/../../../amazon_queen/star1
+clips=(--root "${demo}" --datadirs "${demo}"/data/asr_{train,valid,test})
+fetch_demo_clips() {
+    rm -f .cannot_fetch  # CI looks for it, as in the demo.
+    [ ! -f "${demo}/data/asr_test/text" ] || return 0
+    local status=0
+    (cd "${demo}" && PYTHON=${python} local/data.sh --fetch_teacher false) || status=$?
+    [ "${status}" -ne 3 ] || touch .cannot_fetch
+    return "${status}"
+}
+
+# The recipe's own words; each may be set by local/rehearsal.sh.
+make_corpus() { fail "local/rehearsal.sh defines no make_corpus"; }
+options=()  # Of run.sh.
+more=()     # Of further distillations, one string each.
+expect=()   # SYSTEM.METRIC that results.json must hold.
+. local/rehearsal.sh
+
+title "rehearsal of ${here##*/egs2/}: corpus, teachers, configurations"
+rm -rf "${run}"
+mkdir -p "${run}"
+make_corpus "${run}/corpus" || exit $?
+${python} rehearsal/make_teachers.py --outdir "${run}/teachers"
+${python} rehearsal/shrink.py --confdir conf --outdir "${run}/conf"
+for file in run.sh star.sh path.sh parse_options.sh stages local rehearsal; do
+    ln -s "../${file}" "${run}/${file}"
+done
+cd "${run}"
+exp=exp
+
+call() {  # call OPTIONS...: run.sh, on the screen and in the log
+    echo "=== $*" >> "${log}"
+    ./run.sh --python "${python}" "${options[@]}" ${given[@]+"${given[@]}"} "$@" 2>&1 | tee -a "${log}"
+}
+
+title "check: what it will cost"
+call --stop_stage 3 # check
+
+title "distillation, stopped after its first epoch"
+set -m  # The run gets a process group of its own, as under a batch system.
+call --stage 4 --stop_stage 5 &
+group=$!
+set +m
+checkpoint=""
+while kill -0 "${group}" 2> /dev/null && [ -z "${checkpoint}" ]; do
+    checkpoint=$(find "${exp}" -name checkpoint.pth -print -quit 2> /dev/null || true)
+    sleep 0.05
+done
+kill -TERM -- "-${group}" 2> /dev/null || true
+if wait "${group}"; then fail "the distillation ended before it could be stopped; see ${log}"; fi
+while kill -0 -- "-${group}" 2> /dev/null; do sleep 0.1; done  # Until the last of it has gone.
+[ -n "${checkpoint}" ] || fail "the distillation failed; see ${log}"
+stopped=$(dirname "${checkpoint}")
+[ ! -f "${stopped}/.train.done" ] || fail "a stopped distillation counts as done (${stopped})"
+echo "stopped; ${checkpoint} is there"
+
+title "the same again and all stages after it"
+call --stage 5
+grep -q "resumed using" "${stopped}"/train.log || fail "${stopped}/train.log: did not resume"
+
+for more_options in ${more[@]+"${more[@]}"}; do
+    title "distillation with ${more_options}"
+    # shellcheck disable=SC2086  # words of options
+    call --stage 4 --stop_stage 6 ${more_options}
+done
+
+title "check of all outputs"
+${python} rehearsal/check_outputs.py --expdir "${exp}" --results results \
+    --expect ${expect[@]+"${expect[@]}"}
+title "seconds by stage"
+${python} rehearsal/stage_times.py "${log}"
+cat << EOF
+
+Rehearsed in $((SECONDS - started)) s: ${here##*/egs2/}
+Not rehearsed, since it needs what is not here: GPUs (NCCL, AMP in bf16 or fp16, GPU memory;
+    --ngpu 2 with --rehearse true tries them where there are some), Slurm and several nodes,
+    downloads with their checksums, published teachers, an upload to the hub, and all that
+    shows at full size only: time, disk, convergence.
+EOF
