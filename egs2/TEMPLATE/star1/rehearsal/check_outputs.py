@@ -58,11 +58,10 @@ def pack_faults(expdir: Path, expected: Sequence[str]) -> Iterator[str]:
     """Packs that are missing or that ``star_unpack`` would refuse."""
     from espnet_star.formats.unpack import unpack
 
-    found = {path.stem: path for path in (expdir / "packs").glob("*.zip")}
-    for name in expected:
-        if name not in found:
-            yield f"{expdir}/packs/{name}.zip: no pack"
-    for path in found.values():
+    found = sorted(expdir.rglob("packs/*.zip"))
+    for name in set(expected) - {path.stem for path in found}:
+        yield f"{expdir}: no pack {name}.zip below it"
+    for path in found:
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 files = unpack(path, Path(scratch) / "model")
@@ -79,7 +78,7 @@ def student_faults(expdir: Path) -> Iterator[str]:
 
     import espnet_star
 
-    students = sorted(path.parent for path in expdir.glob("*/student/config.json"))
+    students = sorted(path.parent for path in expdir.rglob("student/config.json"))
     if not students:
         yield f"{expdir}: no student was exported"
     wave = torch.randn(8000, generator=torch.Generator().manual_seed(0)).numpy()

@@ -27,7 +27,7 @@ esac
 # More threads only get in each other's way in models of this size.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 started=${SECONDS}
-here=${PWD}
+recipe=${PWD##*/egs2/}
 run=${PWD}/rehearsal_run
 log=${run}/rehearsal.log
 
@@ -43,24 +43,26 @@ fetch_demo_clips() {
     return "${status}"
 }
 
-# The recipe's own words; each may be set by local/rehearsal.sh.
+# What local/rehearsal.sh may set; make_corpus DIR is its own.
 make_corpus() { fail "local/rehearsal.sh defines no make_corpus"; }
-options=()  # Of run.sh.
-more=()     # Of further distillations, one string each.
-expect=()   # SYSTEM.METRIC that results.json must hold.
+options=()       # Of run.sh, in every call.
+first=()         # Of run.sh, in those of the whole recipe.
+more=()          # Of run.sh, in a further call each.
+results=results  # Folder of results.json,
+expect=()        # SYSTEM.METRIC that it must hold,
+packs=(student)  # and packs that must be there.
 . local/rehearsal.sh
 
-title "rehearsal of ${here##*/egs2/}: corpus, teachers, configurations"
+title "rehearsal of ${recipe}: corpus, teachers, configurations"
 rm -rf "${run}"
 mkdir -p "${run}"
-make_corpus "${run}/corpus" || exit $?
+make_corpus "${run}" || exit $?
 ${python} rehearsal/make_teachers.py --outdir "${run}/teachers"
 ${python} rehearsal/shrink.py --confdir conf --outdir "${run}/conf"
 for file in run.sh star.sh path.sh parse_options.sh stages local rehearsal; do
     ln -s "../${file}" "${run}/${file}"
 done
 cd "${run}"
-exp=exp
 
 call() {  # call OPTIONS...: run.sh, on the screen and in the log
     echo "=== $*" >> "${log}"
@@ -68,16 +70,16 @@ call() {  # call OPTIONS...: run.sh, on the screen and in the log
 }
 
 title "check: what it will cost"
-call --stop_stage 3 # check
+call ${first[@]+"${first[@]}"} --stop_stage check
 
 title "distillation, stopped after its first epoch"
 set -m  # The run gets a process group of its own, as under a batch system.
-call --stage 4 --stop_stage 5 &
+call ${first[@]+"${first[@]}"} --stage 2 --stop_stage 5 &
 group=$!
 set +m
 checkpoint=""
 while kill -0 "${group}" 2> /dev/null && [ -z "${checkpoint}" ]; do
-    checkpoint=$(find "${exp}" -name checkpoint.pth -print -quit 2> /dev/null || true)
+    checkpoint=$(find exp -name checkpoint.pth -print -quit 2> /dev/null || true)
     sleep 0.05
 done
 kill -TERM -- "-${group}" 2> /dev/null || true
@@ -89,23 +91,23 @@ stopped=$(dirname "${checkpoint}")
 echo "stopped; ${checkpoint} is there"
 
 title "the same again and all stages after it"
-call --stage 5
+call ${first[@]+"${first[@]}"} --stage 5
 grep -q "resumed using" "${stopped}"/train.log || fail "${stopped}/train.log: did not resume"
 
-for more_options in ${more[@]+"${more[@]}"}; do
-    title "distillation with ${more_options}"
+for further in ${more[@]+"${more[@]}"}; do
+    title "further: ${further}"
     # shellcheck disable=SC2086  # words of options
-    call --stage 4 --stop_stage 6 ${more_options}
+    call ${further}
 done
 
 title "check of all outputs"
-${python} rehearsal/check_outputs.py --expdir "${exp}" --results results \
-    --expect ${expect[@]+"${expect[@]}"}
+${python} rehearsal/check_outputs.py --expdir exp --results "${results}" \
+    --expect ${expect[@]+"${expect[@]}"} --packs "${packs[@]}"
 title "seconds by stage"
 ${python} rehearsal/stage_times.py "${log}"
 cat << EOF
 
-Rehearsed in $((SECONDS - started)) s: ${here##*/egs2/}
+Rehearsed in $((SECONDS - started)) s: ${recipe}
 Not rehearsed, since it needs what is not here: GPUs (NCCL, AMP in bf16 or fp16, GPU memory;
     --ngpu 2 with --rehearse true tries them where there are some), Slurm and several nodes,
     downloads with their checksums, published teachers, an upload to the hub, and all that

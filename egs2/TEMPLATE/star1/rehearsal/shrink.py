@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 import fnmatch
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,21 +50,32 @@ def section_of(name: str, sections: Mapping[str, Any]) -> str | None:
     return None
 
 
-def lay_over(real: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+def inherited(path: Path) -> dict[str, Any]:
+    """A configuration's keys and those of its bases, whose values do not matter here."""
+    content = read_yaml(path)
+    base = content.get("base")
+    return content if base is None else {**inherited(path.parent / str(base)), **content}
+
+
+def lay_over(
+    real: Mapping[str, Any], overlay: Mapping[str, Any], known: Mapping[str, Any]
+) -> dict[str, Any]:
     """A configuration with the overlay's values; mappings are merged, all else replaced.
 
-    A key of the overlay's ``only_if_present`` kind, written ``key?``, changes what the
-    real configuration has and adds nothing.
+    Args:
+        real: The configuration.
+        overlay: What to change. A key with a question mark at its end is left out where
+            the configuration does not know it.
+        known: The configuration with what it takes over from its base.
     """
     merged = copy.deepcopy(dict(real))
     for key, value in overlay.items():
         optional, key = key.endswith("?"), key.removesuffix("?")
-        if optional and key not in merged:
+        if optional and key not in known:
             continue
-        old = merged.get(key)
-        merged[key] = (
-            lay_over(old or {}, value) if isinstance(value, dict) else copy.deepcopy(value)
-        )
+        if isinstance(value, dict):
+            value = lay_over(merged.get(key) or {}, value, known.get(key) or {})
+        merged[key] = copy.deepcopy(value)
     return merged
 
 
@@ -91,7 +103,11 @@ def shrink(confdir: Path, outdir: Path, overlay: Path = OVERLAY) -> dict[str, st
         if section is None:
             shutil.copyfile(source, target)
             continue
-        content = lay_over(read_yaml(source), sections[section]["overlay"])
+        content = lay_over(read_yaml(source), sections[section]["overlay"], inherited(source))
+        base = Path(os.path.abspath(source.parent / str(content.get("base", ""))))
+        # A base beside it is shrunk as well; another stays where it is.
+        if base.is_file() and not base.is_relative_to(confdir.absolute()):
+            content["base"] = str(base)
         header = f"# {source} with section {section} of {overlay.name}\n"
         target.write_text(header + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     if not any(used.values()):
