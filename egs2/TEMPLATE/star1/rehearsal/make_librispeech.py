@@ -30,7 +30,8 @@ CHAPTERS = 2
 SHORTEST, LONGEST = 1.5, 5.0
 TABLES = {
     "SPEAKERS.TXT": ";ID  |SEX| SUBSET           |MINUTES| NAME",
-    "CHAPTERS.TXT": ";ID    |READER|MINUTES| SUBSET           | PROJ.|BOOK ID| CH. TITLE | PROJECT TITLE",
+    "CHAPTERS.TXT": ";ID    |READER|MINUTES| SUBSET           | PROJ.|BOOK ID| CH. TITLE "
+    "| PROJECT TITLE",
     "BOOKS.TXT": ";ID   | TITLE | AUTHOR/S",
     "README.TXT": "A miniature in the layout of LibriSpeech, made to rehearse a recipe.",
     "LICENSE.TXT": "The sound has the licence of the corpus that it was made from.",

@@ -24,11 +24,13 @@ from espnet_star.data.errors import DataError
 ORDER = 4
 BOS, EOS, UNK = "<s>", "</s>", "<unk>"
 NEVER = -99.0  # what ARPA files write for the logarithm of zero
+# One phone of the CMU dictionary for each letter, A to Z.
 PHONES = dict(
-    zip(
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        "AE1 B K D EH1 F G HH IH1 JH K L M N AA1 P K R S T AH1 V W K Y Z".split(),
-        strict=True,
+    pair.split(":")
+    for pair in (
+        *("A:AE1", "B:B", "C:K", "D:D", "E:EH1", "F:F", "G:G", "H:HH", "I:IH1", "J:JH", "K:K"),
+        *("L:L", "M:M", "N:N", "O:AA1", "P:P", "Q:K", "R:R", "S:S", "T:T", "U:AH1", "V:V"),
+        *("W:W", "X:Z", "Y:Y", "Z:Z"),
     )
 )
 

@@ -104,7 +104,8 @@ def shrink(confdir: Path, outdir: Path, overlay: Path = OVERLAY) -> dict[str, st
             shutil.copyfile(source, target)
             continue
         content = lay_over(read_yaml(source), sections[section]["overlay"], inherited(source))
-        base = Path(os.path.abspath(source.parent / str(content.get("base", ""))))
+        base = source.parent.absolute() / str(content.get("base", ""))
+        base = Path(os.path.normpath(base))  # not resolved: recipes link to one another's files
         # A base beside it is shrunk as well; another stays where it is.
         if base.is_file() and not base.is_relative_to(confdir.absolute()):
             content["base"] = str(base)
