@@ -15,7 +15,7 @@ ${python} -c "import flashlight.lib.text.decoder" 2> /dev/null || lm=false
 results=results/starhubert
 # Of the official n-gram's checksum and the number of utterances a miniature has neither. A
 # miniature's words hold few pieces.
-options=(--librispeech corpus --lm "${lm}" --data_opts "--allow_fewer true --lm false"
+options=(--librispeech corpus --lm "${lm}" --local_data_opts "--allow_fewer true --lm false"
     --teacher teachers/hubert --ngpu 0 --cpu_ranks 2 --nj 2 --head_nj 2
     --finetune_vocab_size 60)
 packs=(student asr asr_finetuned)
