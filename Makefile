@@ -6,15 +6,18 @@ TORCH_INDEX ?=
 # SHORT=1 makes `make demo` a rehearsal of a few minutes.
 SHORT ?=
 DEMO_OPTS ?=
+# What `make rehearse` rehearses; -j 2 does so side by side.
+RECIPE ?= librispeech librispeech_100 voxceleb
 
 BIN = $(VENV)/bin
-RECIPE = egs2/amazon_queen/star1
+DEMO = egs2/amazon_queen/star1
 
-.PHONY: help install demo test lint docs clean
+.PHONY: help install demo rehearse test lint docs clean
 
 help:
 	@echo "make demo          set up, distil Whisper base on real speech, ASR, SID, result table"
 	@echo "make demo SHORT=1  the same in six minutes"
+	@echo "make rehearse      every stage of the large recipes on miniature corpora; RECIPE=voxceleb: of one"
 	@echo "make test          set up and run the tests"
 	@echo "make lint          ruff and mypy"
 	@echo "make docs          build/docs/index.html; a warning is an error"
@@ -34,8 +37,13 @@ $(VENV)/.installed: setup.py
 	touch $@
 
 demo: install
-	cd $(RECIPE) && ./run.sh --python "$(abspath $(BIN)/python)" \
+	cd $(DEMO) && ./run.sh --python "$(abspath $(BIN)/python)" \
 		$(if $(SHORT),--short true) $(DEMO_OPTS)
+
+rehearse: $(addprefix rehearse-,$(RECIPE))
+
+rehearse-%: install
+	cd egs2/$*/star1 && ./run.sh --rehearse true --python "$(abspath $(BIN)/python)"
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests
@@ -51,4 +59,4 @@ docs: install
 SHELL = bash
 
 clean:
-	rm -rf $(RECIPE)/{data,dump,dump_short,exp,exp_short,results,results_short}
+	rm -rf $(DEMO)/{data,dump,dump_short,exp,exp_short,results,results_short} egs2/*/star1/rehearsal_run

@@ -1,0 +1,40 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# Sourced by rehearsal/rehearse.sh: the rehearsal of both LibriSpeech recipes. Paths are
+# those of rehearsal_run.
+
+make_corpus() {
+    fetch_demo_clips || return $?
+    ${python} rehearsal/make_librispeech.py "${clips[@]}" --outdir "$1/corpus"
+    ${python} rehearsal/make_lm.py --corpus "$1/corpus/LibriSpeech" --outdir "$1/downloads/lm"
+}
+
+# Decoding through the n-gram needs a library that has no wheel for the newest Python.
+lm=true
+${python} -c "import flashlight.lib.text.decoder" 2> /dev/null || lm=false
+
+results=results/starhubert
+# Of the official n-gram's checksum and the number of utterances a miniature has neither. A
+# miniature's words hold few pieces.
+options=(--librispeech corpus --lm "${lm}" --local_data_opts "--allow_fewer true --lm false"
+    --teacher teachers/hubert --ngpu 0 --cpu_ranks 2 --nj 2 --head_nj 2
+    --finetune_vocab_size 60)
+packs=(student asr asr_finetuned)
+ways=("")
+[ "${lm}" = false ] || ways+=(_lm)
+case "${recipe}" in
+    librispeech/*)
+        tests="test_clean test_other"
+        # The other families, distilled alone.
+        more=("--model starwavlm --teacher teachers/wavlm --stage 4 --stop_stage 6"
+            "--model starwav2vec2 --teacher teachers/wav2vec2 --stage 4 --stop_stage 6") ;;
+    *) tests=test_clean ;;
+esac
+options+=(--asr_test "${tests}")
+for set in ${tests}; do
+    end=
+    [ "${tests}" = "${set}" ] || end=_${set}
+    for system in teacher student; do
+        for way in "${ways[@]}"; do expect+=("${system}.wer${way}${end}" "${system}.cer${way}${end}"); done
+    done
+    expect+=("student_finetuned.wer${end}")
+done

@@ -1,0 +1,24 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# Sourced by rehearsal/rehearse.sh: the rehearsal of the VoxCeleb1 recipe. Paths are those of
+# rehearsal_run.
+
+make_corpus() {
+    fetch_demo_clips || return $?
+    ${python} rehearsal/make_voxceleb.py "${clips[@]}" --outdir "$1/corpus"
+}
+
+# A miniature has not the official number of utterances and trials.
+options=(--voxceleb1 corpus --data_opts "--allow_partial true --valid_trials 20"
+    --teacher teachers/hubert --ngpu 0 --cpu_ranks 2 --nj 2 --head_nj 2
+    --systems "student logmel")
+first=(--distil true)
+packs=(student sid sv)
+for system in student logmel; do
+    expect+=("${system}.sid_acc" "${system}.sv_eer" "${system}.sv_mindcf"
+        "${system}.sv_eer_vox1_o" "${system}.sv_mindcf_vox1_o")
+done
+# The steps to a better verification, each from the one before, on a student that is there.
+ready="--student exp/train_star/student --systems student --stage 12 --stop_stage 13 --sv_config"
+more=("${ready} conf/train_sv_ecapa.yaml"
+    "${ready} conf/train_sv_ecapa_joint.yaml --sv_init ecapa"
+    "${ready} conf/train_sv_ecapa_lm.yaml --sv_init ecapa_joint")
