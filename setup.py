@@ -72,7 +72,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["espnet_star", "espnet_star.*"]),
-    package_data={"espnet_star.analysis.report": ["page.html"]},
+    package_data={
+        "espnet_star.analysis.report": ["page.html"],
+        "espnet_star.espnet3": ["conf/*.yaml"],
+    },
     python_requires=">=3.10",
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -116,6 +116,9 @@ class StarDistillation(AbsESPnetModel):
 
     @torch.no_grad()
     def _targets(self, speech: torch.Tensor, lengths: torch.Tensor) -> LayerOutputs:
+        if next(self.teacher.parameters(), speech).device != speech.device:
+            # FSDP moves parameters one by one, past _apply.
+            self.teacher.to(speech.device)
         if self.cache is not None:
             return self.cache(self.teacher, speech, lengths)
         return self.teacher(speech, lengths, attentions=self.needs_attentions)

@@ -23,14 +23,17 @@ def read_model(path: Path, hint: str = "") -> dict[str, torch.Tensor]:
     """State dict of a model file, on the CPU.
 
     Args:
-        path: The file.
+        path: The file; Lightning's checkpoints will do as well.
         hint: What to do where it cannot be used; ends the message.
 
     Raises:
         StarError: If it is missing, cut short, or holds more than plain tensors.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        states = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own reasons depend on where the file ends
         reason = refusal(error) or first_line(error)
         raise StarError(f"{path} is not a complete model file ({reason}){hint}") from error
+    if isinstance(states, dict) and "pytorch-lightning_version" in states:
+        states = states["state_dict"]
+    return states

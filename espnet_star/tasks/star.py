@@ -11,6 +11,7 @@ import torch
 import yaml
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.optimizers.optim_groups import add_optimizer_hooks
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
@@ -204,6 +205,7 @@ class StarTask(Guarded, AbsTask):
             warn_of_scope(args.losses)
         model = StarDistillation(encoder, teacher, build_losses(args.losses), **args.model_conf)
         args.encoder_conf = encoder.options()
+        settle(model, args)
         for line in describe_sizes(encoder, teacher):
             logging.info(line)
         return model
@@ -255,6 +257,14 @@ def resolve_losses(entries: Any, teacher: AbsTeacher) -> list[dict[str, Any]]:
                 "pre" if teacher.pre_norm else "post",
             )
     return resolved
+
+
+def settle(model: StarDistillation, args: argparse.Namespace) -> None:
+    """Leave with the model what ESPnet3, which drops ``args`` after building, asks for later."""
+    model.settled = {"losses": args.losses, "encoder_conf": args.encoder_conf}
+    if getattr(args, "exclude_weight_decay", False):
+        # ESPnet2 marks the same parameters again when it makes the optimiser.
+        add_optimizer_hooks(model, **args.exclude_weight_decay_conf)
 
 
 def warn_of_scope(entries: list[dict[str, Any]]) -> None:

@@ -1,0 +1,83 @@
+"""The stages of a distillation under ESPnet3."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+from espnet3.contract.stages import StageSpec
+from espnet3.systems.base.system import BaseSystem
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from espnet_star.bin import star_export
+from espnet_star.errors import StarError, unknown_name
+
+logger = logging.getLogger(__name__)
+CALLBACK = "espnet_star.espnet3.callback.DistillationCallback"
+
+
+class StarSystem(BaseSystem):
+    """Prepare data, distil, export: what ``run.py --stages`` chooses from.
+
+    Lengths come from ``utt2num_samples``, so that there is no ``collect_stats``, and an
+    encoder alone has nothing to ``infer`` or ``measure``: recognition and speaker
+    identification on the exported student are recipes of their own.
+    """
+
+    stages: ClassVar[tuple[StageSpec, ...]] = (
+        StageSpec(name="create_dataset", config="training", log_dir="data_dir"),
+        StageSpec(name="train", config="training", log_dir="exp_dir"),
+        StageSpec(name="export", config="training", log_dir="exp_dir"),
+    )
+
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        """Train by ESPnet3's own loop, with what a distillation needs besides."""
+        self._reject_stage_args("train", args, kwargs)
+        config = self.training_config
+        if not OmegaConf.select(config, "model.teacher"):
+            raise StarError("the configuration has no model.teacher: a hub name or a directory")
+        callbacks = list(OmegaConf.select(config, "trainer.callbacks") or [])
+        callbacks.append(OmegaConf.create({"_target_": CALLBACK, "exp_dir": config.exp_dir}))
+        OmegaConf.update(config, "trainer.callbacks", callbacks)
+        super().train()
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Write the averaged student as a Hugging Face directory, as ``star_export`` does.
+
+        Raises:
+            StarError: If nothing has been trained, or ``export`` has an unknown key.
+        """
+        self._reject_stage_args("export", args, kwargs)
+        # With several devices Lightning runs this script once for each.
+        if getattr(rank_zero_only, "rank", 0):
+            return
+        conf = OmegaConf.to_container(self.training_config.get("export") or OmegaConf.create({}))
+        star_export.export(export_args(self.exp_dir, dict(conf)))  # type: ignore[arg-type]
+
+
+def export_args(expdir: Path, conf: dict[str, Any]) -> Any:
+    """Options of ``star_export`` out of the section ``export`` of a configuration.
+
+    Args:
+        expdir: Folder of the training.
+        conf: Keys are names of options; those without a value are left at their default.
+
+    Raises:
+        StarError: On a key that is no option.
+    """
+    parser = star_export.get_parser()
+    known = {action.dest for action in parser._actions} - {"help", "expdir"}
+    command = ["--expdir", str(expdir)]
+    for key, value in conf.items():
+        if key not in known:
+            raise unknown_name("key of export", str(key), known)
+        if value is not None:
+            command += [f"--{key}", str(value)]
+    if "--outdir" not in command:
+        command += ["--outdir", str(expdir / "student")]
+    try:
+        return parser.parse_args(command)
+    except SystemExit as error:  # argparse has printed which option and why
+        raise StarError("the section export of the configuration cannot be used") from error
