@@ -80,3 +80,11 @@ def test_a_cache_cannot_serve_attention_maps(tmp_path):
     losses = build_losses([{"name": "attention_map"}])
     with pytest.raises(StarError, match="cache_dir keeps hidden states only"):
         StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, cache_dir=str(tmp_path))
+
+
+def test_the_teacher_follows_the_speech():
+    """FSDP moves the student's weights without the model's knowing: the teacher stayed behind."""
+    distillation = model()
+    distillation.teacher.register_parameter("gain", torch.nn.Parameter(torch.ones(1)))
+    distillation._targets(torch.empty(1, 800, device="meta"), torch.tensor([800]))
+    assert distillation.teacher.gain.device.type == "meta"

@@ -37,6 +37,7 @@ def espnet2_options(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     for old, new in (("optim", "optimizer"), ("scheduler", "scheduler")):
         options[old], options[f"{old}_conf"] = _target(config[new])
+    options["optim"] = options["optim"].lower()
     for split in ("train", "valid"):
         table = [f"{path}/wav.scp" for path in _directories(config["dataset"].get(split) or [])]
         options[f"{split}_data_path_and_name_and_type"] = [

@@ -1,15 +1,15 @@
 """Loss terms and learning rates over time, from what ESPnet's trainer leaves behind.
 
-TensorBoard's event files are read first: `star_train` writes them by default, they hold full
-precision and every ``log_interval``, and survive a kill. Without them, the epochs' results in
-``train.log``, which `star_run` writes.
+TensorBoard's event files are read first: `star_train` and ESPnet3 write them by default, they
+hold full precision and every ``log_interval``, and survive a kill. Without them, the epochs'
+results in ``train.log``, which `star_run` writes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ LOG = "train.log"
 _EPOCH = "iter_epoch"
 _NO_TERM = {"nonfinite_steps", "iter_time", "time", "total_count"}
 _RATE = re.compile(r"optim\d+_lr\d+")
+# Lightning's names: pg1 is the first group of parameters.
+_LIGHTNING_RATE = re.compile(r"lr-\w+(?:/pg(\d+))?")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _TORCH = re.compile(r"pytorch\.version=([^\s,]+)")
 _FINISHED = re.compile(r"The training was finished at (\d+) epochs")
@@ -113,13 +115,18 @@ def _from_tensorboard(directory: Path) -> Curves:
         ) from error
     curves = Curves(source=str(directory))
     latest = 0.0
-    for section, target in (("train", curves.train), ("valid", curves.valid)):
+    found: dict[str, dict[str, list[Any]]] = {"train": {}, "valid": {}}
+    for section in (*found, ""):
         # One accumulator a file: a resumed run's are merged here, by step and by time.
-        events: dict[str, list[Any]] = {}
         for path in sorted((directory / section).glob("*tfevents*")):
             scalars = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
             for name in scalars.Tags()["scalars"]:
-                events.setdefault(name, []).extend(scalars.Scalars(name))
+                part, term, entries = section, name, scalars.Scalars(name)
+                if not section:
+                    part, term, entries = _from_lightning(name, entries)
+                found.get(part, {}).setdefault(term, []).extend(entries)
+    for section, target in (("train", curves.train), ("valid", curves.valid)):
+        events = found[section]
         ends = {event.step: event.wall_time for event in events.pop(_EPOCH, [])}
         for name, entries in events.items():
             entries.sort(key=lambda event: event.wall_time)
@@ -133,6 +140,14 @@ def _from_tensorboard(directory: Path) -> Curves:
                 target[name] = series
     curves.last = datetime.fromtimestamp(latest).astimezone() if latest else None
     return curves
+
+
+def _from_lightning(name: str, entries: list[Any]) -> tuple[str, str, list[Any]]:
+    """ESPnet's section and name of a scalar of Lightning's, which counts steps from 0."""
+    section, _, term = name.partition("/")
+    if match := _LIGHTNING_RATE.fullmatch(name):
+        section, term = "train", f"optim0_lr{int(match[1] or 1) - 1}"
+    return section, term, [replace(entry, step=entry.step + 1) for entry in entries]
 
 
 def _from_log(path: Path) -> Curves:

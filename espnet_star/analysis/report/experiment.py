@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from espnet_star.analysis.report.curves import Curves, logged_facts, read_curves
+from espnet_star.analysis.report.curves import Curves, Series, logged_facts, read_curves
 from espnet_star.analysis.report.speech import Comparison
 from espnet_star.errors import StarError
 from espnet_star.formats.experiment import load_experiment
@@ -114,15 +114,16 @@ def read_experiment(directory: str | Path, label: str) -> Experiment:
     directory = Path(directory)
     student = load_experiment(directory)
     text = (directory / "config.yaml").read_text(encoding="utf-8")
+    curves = read_curves(directory)
     found = Experiment(
         label=label,
         directory=directory,
         config=yaml.safe_load(text),
         config_text=text,
         student=student,
-        curves=read_curves(directory),
+        curves=curves,
         facts=logged_facts(directory),
-        epochs=_epochs(directory),
+        epochs=_epochs(directory) or len(curves.valid.get("loss", Series()).steps),
     )
     if not found.curves.source:
         found.notes.append(
@@ -136,6 +137,7 @@ def read_experiment(directory: str | Path, label: str) -> Experiment:
 
 def _epochs(directory: Path) -> int:
     # Models of older epochs are removed; the last one's stays until the next is written.
+    # ESPnet3 names its files otherwise: there the valid set's results are counted.
     matches = [_EPOCH.fullmatch(path.name) for path in directory.glob("*epoch.pth")]
     return max((int(match[1]) for match in matches if match), default=0)
 
