@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from espnet3.contract.stages import StageSpec
 from espnet3.systems.base.system import BaseSystem
@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from espnet_star.bin import star_export
 from espnet_star.errors import StarError, unknown_name
+from espnet_star.espnet3.plan import announce
+from espnet_star.run_lock import exclusive
 
-logger = logging.getLogger(__name__)
 CALLBACK = "espnet_star.espnet3.callback.DistillationCallback"
 
 
@@ -33,15 +34,22 @@ class StarSystem(BaseSystem):
     )
 
     def train(self, *args: Any, **kwargs: Any) -> None:
-        """Train by ESPnet3's own loop, with what a distillation needs besides."""
+        """Train by ESPnet3's own loop, with what a distillation needs besides.
+
+        Raises:
+            StarError: If there is no teacher, the effective batch is far from what is
+                expected, or another run holds the folder.
+        """
         self._reject_stage_args("train", args, kwargs)
         config = self.training_config
         if not OmegaConf.select(config, "model.teacher"):
             raise StarError("the configuration has no model.teacher: a hub name or a directory")
+        announce(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
         callbacks = list(OmegaConf.select(config, "trainer.callbacks") or [])
         callbacks.append(OmegaConf.create({"_target_": CALLBACK, "exp_dir": config.exp_dir}))
         OmegaConf.update(config, "trainer.callbacks", callbacks)
-        super().train()
+        with nullcontext() if _is_copy() else exclusive(config.exp_dir):
+            super().train()
 
     def export(self, *args: Any, **kwargs: Any) -> None:
         """Write the averaged student as a Hugging Face directory, as ``star_export`` does.
@@ -50,11 +58,15 @@ class StarSystem(BaseSystem):
             StarError: If nothing has been trained, or ``export`` has an unknown key.
         """
         self._reject_stage_args("export", args, kwargs)
-        # With several devices Lightning runs this script once for each.
-        if getattr(rank_zero_only, "rank", 0):
+        if _is_copy():
             return
         conf = OmegaConf.to_container(self.training_config.get("export") or OmegaConf.create({}))
-        star_export.export(export_args(self.exp_dir, dict(conf)))  # type: ignore[arg-type]
+        star_export.export(export_args(self.exp_dir, cast("dict[str, Any]", conf)))
+
+
+def _is_copy() -> bool:
+    """Whether this is the script of another rank: Lightning runs all stages once for each."""
+    return bool(getattr(rank_zero_only, "rank", 0))
 
 
 def export_args(expdir: Path, conf: dict[str, Any]) -> Any:

@@ -25,7 +25,12 @@ def base(teacher_directory, data_directory, tiny_options):
     loader = {"num_workers": 0, "num_iters_per_epoch": None, "batches": batches}
     return {
         "dataset": {"train": [data], "valid": [data]},
-        "model": {"teacher": str(teacher_directory), "encoder_conf": student},
+        "model": {
+            "teacher": str(teacher_directory),
+            "encoder_conf": student,
+            "expected_batch": 4,
+            "expected_updates": 4,
+        },
         "scheduler": {"first_cycle_steps": 100, "warmup_steps": 2},
         "seed": 3,
         "best_model_criterion": [["valid/loss", 2, "min"]],

@@ -11,7 +11,9 @@ import yaml
 from espnet_star.errors import StarError
 from espnet_star.espnet3 import launch
 from espnet_star.espnet3.optimizer import adamw
+from espnet_star.espnet3.plan import announce
 from espnet_star.espnet3.record import espnet2_options
+from espnet_star.run_lock import exclusive
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs3" / "amazon_queen" / "star"
@@ -138,6 +140,34 @@ def test_a_configuration_without_a_teacher_is_refused(system, tmp_path):
     config = OmegaConf.create({"exp_dir": str(tmp_path / "exp"), "model": {"teacher": None}})
     with pytest.raises(StarError, match=r"no model\.teacher"):
         system.StarSystem(training_config=config).train()
+
+
+def test_a_plan_that_cannot_be_meant_is_refused(base, system, tmp_path, caplog):
+    """Fails if a batch far from the paper's cost days, or the lengths' absence a traceback."""
+    from espnet3_runs import merged, write
+
+    caplog.set_level("INFO")
+    paths = {"recipe_dir": str(tmp_path)}
+    config = read(write(tmp_path / "training.yaml", base, paths))
+    announce(config)
+    assert "effective batch 4.0 utterances" in caplog.text
+    assert "decays over 100 updates, of which only 4 are made" in caplog.text
+    with pytest.raises(StarError, match="the learning rate was meant for 48"):
+        announce(merged(config, {"model": {"expected_batch": 48}}))
+    loader = {"iter_factory": {"batches": {"shape_files": [f"{tmp_path}/utt2num_samples"]}}}
+    with pytest.raises(StarError, match="run the stage create_dataset"):
+        announce(merged(config, {"dataloader": {"train": loader}}))
+
+
+def test_one_run_a_folder(base, system, tmp_path):
+    """Fails if two runs could write their checkpoints over each other."""
+    from espnet3_runs import write
+    from omegaconf import OmegaConf
+
+    config = read(write(tmp_path / "training.yaml", base, {"recipe_dir": str(tmp_path)}))
+    stages = system.StarSystem(training_config=OmegaConf.create(config))
+    with exclusive(config["exp_dir"]), pytest.raises(StarError, match="another run is writing"):
+        stages.train()
 
 
 def test_options_of_the_export_are_checked(system, tmp_path):

@@ -1,0 +1,64 @@
+"""What a configuration is going to do, said before the teacher is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from espnet2.samplers.build_batch_sampler import build_batch_sampler
+
+from espnet_star.errors import StarError
+from espnet_star.espnet3.record import espnet2_options
+from espnet_star.updates import UpdatePlan, check_schedule, check_updates
+
+logger = logging.getLogger(__name__)
+
+
+def plan_of(config: Mapping[str, Any]) -> UpdatePlan | None:
+    """Plan of a training from ESPnet's own batches, all ranks together.
+
+    Args:
+        config: A training's configuration, everything resolved.
+
+    Returns:
+        The plan, or None where batches are not dealt out to all ranks, or the training does
+        not end with an epoch.
+
+    Raises:
+        StarError: If a table of lengths is missing.
+    """
+    loader = config["dataloader"]["train"]
+    options = espnet2_options(config)
+    if loader.get("iter_factory") is None or loader.get("batch_distribution") != "global":
+        return None
+    if not options["max_epoch"] or options["max_epoch"] < 0:
+        return None
+    batches = loader["iter_factory"]["batches"]
+    for path in batches["shape_files"]:
+        if not Path(path).is_file():
+            raise StarError(f"{path} is missing; run the stage create_dataset")
+    sizes = [len(batch) for batch in build_batch_sampler(**batches)]
+    return UpdatePlan.of(
+        sizes, options["accum_grad"], options["max_epoch"], options["num_iters_per_epoch"]
+    )
+
+
+def announce(config: Mapping[str, Any]) -> None:
+    """Log the plan and what is odd about it, as ``star_train`` does.
+
+    Raises:
+        StarError: If the effective batch is far from what ``model.expected_batch`` says.
+    """
+    plan = plan_of(config)
+    if plan is None:
+        logger.info("Effective batch and updates are not known ahead")
+        return
+    logger.info("Plan: %s", plan.describe())
+    model = config["model"]
+    notes = check_updates(plan, model.get("expected_batch"), model.get("expected_updates"))
+    names = ("first_cycle_steps", "warmup_steps")
+    schedule = {name: config["scheduler"][name] for name in names if name in config["scheduler"]}
+    for note in notes + check_schedule(plan, schedule):
+        logger.warning("Plan: %s", note)
