@@ -33,6 +33,12 @@ class StarSystem(BaseSystem):
         StageSpec(name="export", config="training", log_dir="exp_dir"),
     )
 
+    def create_dataset(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare or check the data, once: under torchrun every rank comes by here."""
+        self._reject_stage_args("create_dataset", args, kwargs)
+        if not _is_copy():
+            super().create_dataset()
+
     def train(self, *args: Any, **kwargs: Any) -> None:
         """Train by ESPnet3's own loop, with what a distillation needs besides.
 
