@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from espnet3.contract.stages import StageSpec
 from espnet3.systems.base.system import BaseSystem
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from espnet_star.bin import star_export
@@ -16,6 +16,8 @@ from espnet_star.errors import StarError, unknown_name
 from espnet_star.espnet3.plan import announce
 from espnet_star.run_lock import exclusive
 
+# Zero, or unset, for the first process of all.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 CALLBACK = "espnet_star.espnet3.callback.DistillationCallback"
 
 
@@ -71,8 +73,12 @@ class StarSystem(BaseSystem):
 
 
 def _is_copy() -> bool:
-    """Whether this is the script of another rank: Lightning runs all stages once for each."""
-    return bool(getattr(rank_zero_only, "rank", 0))
+    """Whether this is the script of another rank: each runs all stages.
+
+    Told by the variables of Lightning's launcher, torchrun and Slurm, since Lightning itself
+    knows the rank of a further machine only once it trains.
+    """
+    return any(os.environ.get(name, "0") not in {"", "0"} for name in RANKS)
 
 
 def export_args(expdir: Path, conf: dict[str, Any]) -> Any:

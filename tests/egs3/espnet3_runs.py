@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import traceback
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -46,9 +47,14 @@ def run(config, *stages, world=1):
     ]
     for process in processes:
         process.start()
+    waiting = {process.sentinel: process for process in processes}
+    while waiting and (ended := wait(waiting, timeout=240)):
+        # A rank that fails leaves the others waiting for it.
+        if any(waiting.pop(sentinel).exitcode for sentinel in ended):
+            break
     for process in processes:
-        process.join(240)
         process.kill()
+        process.join()
     return [(p.exitcode, log.read_text()) for p, log in zip(processes, logs, strict=True)]
 
 
