@@ -44,6 +44,12 @@ EXTRAS = {
     "s3prl": ["espnet-s3prl"],
     # Decoding with an n-gram; its wheels, which bring KenLM, end at Python 3.12.
     "lm": ["flashlight-text; python_version < '3.13'"],
+    # Recipes under egs3: what ESPnet 202611's espnet3 needs besides ESPnet itself.
+    "espnet3": [
+        "espnet>=202611; python_version >= '3.12'",
+        "lightning>=2.6; python_version >= '3.12'",
+        "tensorboard; python_version >= '3.12'",
+    ],
     # torch.export takes the options that star_onnx needs.
     "onnx": ["onnx", "onnxruntime", "onnxscript", "torch>=2.11"],
     # playwright drives a Chromium of the system's own; tests of the page skip without one.
