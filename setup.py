@@ -39,7 +39,17 @@ EXTRAS = {
         "scikit-learn",
     ],
     # ESPnet's fork: s3prl itself does not import beside torchaudio 2.9 and later.
-    "s3prl": ["espnet-s3prl"],
+    # The rest is what its SUPERB tasks import and do not declare.
+    "s3prl": [
+        "espnet-s3prl",
+        "sed_eval",
+        "pandas",
+        "librosa",
+        "scikit-learn",
+        "editdistance",
+        "joblib",
+        "tensorboard",
+    ],
     # torch.export takes the options that star_onnx needs.
     "onnx": ["onnx", "onnxruntime", "onnxscript", "torch>=2.11"],
     # playwright drives a Chromium of the system's own; tests of the page skip without one.

@@ -38,11 +38,14 @@ from espnet_star.superb.runner import (
     State,
     data_problem,
     examine,
+    needs,
     restart,
     run_states,
+    settle,
+    stop_impossible,
 )
 from espnet_star.superb.student import read_upstream
-from espnet_star.superb.tasks import TASKS
+from espnet_star.superb.tasks import CUDA, TASKS
 
 FAILURE_CODE = 1
 
@@ -135,27 +138,32 @@ def _interpreter(settings: Settings) -> str:
 
 
 def _run(args: argparse.Namespace, maker: Maker, names: Sequence[str]) -> int:
-    needs = {need for name in names for need in TASKS[name].needs}
-    if args.ngpu:
-        needs.add("cuda")
-    # Scorers that s3prl starts look for "python3" on the path: let it be this one.
-    os.environ["PATH"] = _path(maker.python)
-    environment = probe(maker.python, needs)
-    if "cuda" in environment.missing:
-        raise DataError(
-            f"--ngpu {args.ngpu}: {maker.python} sees no GPU ({environment.missing['cuda']}); "
-            "give --ngpu 0 to compute on the CPU"
-        )
-    states = examine(maker, names, environment)
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    if visible and args.ngpu > len(visible):
-        raise DataError(
-            f"--ngpu {args.ngpu}: CUDA_VISIBLE_DEVICES has {len(visible)} ({','.join(visible)})"
-        )
-    lanes = Lanes(args.ngpu, visible)
-    code = run_states(states, maker, environment, lanes, max(1, args.ngpu), sys.stdout)
+    states = examine(maker, names)
+    lanes = _lanes(args.ngpu)
+    code, wanted = 0, needs(states)
+    if wanted:
+        # Scorers that s3prl starts look for "python3" on the path: let it be this one.
+        os.environ["PATH"] = _path(maker.python)
+        environment = probe(maker.python, wanted | ({CUDA} if args.ngpu else set()))
+        if CUDA in environment.missing:
+            raise DataError(
+                f"--ngpu {args.ngpu}: {maker.python} sees no GPU ({environment.missing[CUDA]}); "
+                "give --ngpu 0 to compute on the CPU"
+            )
+        stop_impossible(states, environment)
+        code = run_states(states, maker, environment, lanes, max(1, args.ngpu), sys.stdout)
+    settle(states, maker)
     _write_table(maker, states)
     return code or _exit_code(states, args.tasks)
+
+
+def _lanes(ngpu: int) -> Lanes:
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if visible and ngpu > len(visible):
+        raise DataError(
+            f"--ngpu {ngpu}: CUDA_VISIBLE_DEVICES has {len(visible)} ({','.join(visible)})"
+        )
+    return Lanes(ngpu, visible)
 
 
 def _path(python: str) -> str:

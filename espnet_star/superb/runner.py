@@ -56,13 +56,12 @@ class State:
             self.status, self.reason = status, reason
 
 
-def examine(maker: Maker, names: Iterable[str], environment: Environment) -> list[State]:
-    """Look at data, environment and earlier results of every task, before any is run.
+def examine(maker: Maker, names: Iterable[str]) -> list[State]:
+    """Look at data and earlier results of every task, before any is run.
 
     Args:
         maker: Makes the runs.
         names: The tasks.
-        environment: What s3prl can do.
 
     Raises:
         DataError: If a folder holds what another student or configuration has begun.
@@ -71,15 +70,24 @@ def examine(maker: Maker, names: Iterable[str], environment: Environment) -> lis
     for name in names:
         state = State(name, runs=maker.runs(name))
         resume(state, maker)
-        if state.left():
-            problem = data_problem(maker, name)
-            reason = environment.problem(TASKS[name].needs)
-            if problem:
-                state.stop(*problem)
-            elif reason:
-                state.stop(CANNOT, f"in {environment.python}: {reason}")
+        problem = data_problem(maker, name) if state.left() else None
+        if problem:
+            state.stop(*problem)
         states.append(state)
     return states
+
+
+def needs(states: Iterable[State]) -> set[str]:
+    """What must work in s3prl's environment for what is left to do."""
+    return {need for s in states if s.left() and not s.status for need in TASKS[s.name].needs}
+
+
+def stop_impossible(states: Iterable[State], environment: Environment) -> None:
+    """Mark the tasks that cannot run in an environment, with the reason."""
+    for state in states:
+        reason = environment.problem(TASKS[state.name].needs) if state.left() else None
+        if reason:
+            state.stop(CANNOT, f"in {environment.python}: {reason}")
 
 
 def resume(state: State, maker: Maker) -> None:
@@ -211,7 +219,7 @@ def run_states(
         waiting = [(s, run) for s in states if not s.status for run in s.left()]
         jobs = {_job(run, maker, stream): (state, run) for state, run in waiting}
         if not jobs:
-            break
+            return 0
         report = _Report(stream, jobs, maker, environment)
         report.end(f"{len(jobs)} runs, {nj} at once")
         pool = Pool(list(jobs), nj, report, lanes.start, keep_going=True)
@@ -221,12 +229,9 @@ def run_states(
             for state in states:
                 if state.left():
                     state.stop(UNFINISHED, "the same command again continues it")
-            _settle(states, maker)
             return 128 + pool.signals[0]
         if not any([follow_up(state, maker) for state in states if not state.status]):
-            break
-    _settle(states, maker)
-    return 0
+            return 0
 
 
 def _job(run: Run, maker: Maker, stream: TextIO) -> Job:
@@ -234,11 +239,16 @@ def _job(run: Run, maker: Maker, stream: TextIO) -> Job:
         print(message, file=stream)
     if run.task == "sd":
         link_scorer(run, maker.settings.dscore)
-    return Job(run.name, run.folder / LOG, run.command)
+    steps = maker.settings.tasks[run.task].steps
+    return Job(run.name, run.folder / LOG, run.command, max_epoch=steps)
 
 
-def _settle(states: Iterable[State], maker: Maker) -> None:
-    """Write the result of every task whose runs are all there."""
+def settle(states: Iterable[State], maker: Maker) -> None:
+    """Write the result of every task whose runs are all there.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
     for state in states:
         if not state.left() and not state.status:
             results = [state.results[run.name] for run in state.runs]

@@ -19,6 +19,7 @@ S3PRL, UPSTREAM, FIRST, SOX, INFO, PANDAS = (
     "torchaudio_info",
     "pandas_iteritems",
 )
+CUDA = "cuda"
 _BASIC = (S3PRL, UPSTREAM)
 _VOX = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
 
