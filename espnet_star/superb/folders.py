@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ import yaml
 
 from espnet_star.analysis.table import read_json, write_json
 from espnet_star.data.errors import DataError
+from espnet_star.run_lock import exclusive
 from espnet_star.superb.commands import CONFIG, Run
 from espnet_star.superb.results import RESULT, identity
 from espnet_star.superb.student import Upstream
 
-LOCK = ".star_superb.lock"
 IDENTITY = "student.json"
 # s3prl/problem/base.py, _save_ckpts_to_dir, writes these in this order.
 _FIRST, _LAST = "optimizer.pt", "config.yaml"
@@ -29,28 +27,14 @@ def locked(outdir: Path) -> Iterator[None]:
     """Hold a folder for one process, on this machine or on others that share it.
 
     Raises:
-        DataError: If another holds it, or it cannot be written.
+        StarError: If another holds it, or it cannot be written.
     """
-    import fcntl
-
-    try:
-        outdir.mkdir(parents=True, exist_ok=True)
-        file = (outdir / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{outdir}: cannot be written ({error.strerror})") from error
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            outdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(outdir, "--outdir"))
         except OSError as error:
-            file.seek(0)
-            raise DataError(
-                f"{outdir}: another star_superb writes there ({file.read().strip()}); wait for "
-                "it, or give another --outdir"
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+            raise DataError(f"{outdir}: cannot be written ({error.strerror})") from error
         yield
 
 

@@ -235,7 +235,7 @@ def test_an_interrupted_run_says_so_and_continues(call, world, stand_in):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.1)
         status, captured = call("--tasks", "sid", "asv", files=[overlay])
-        assert status == 2 and "another star_superb writes there" in captured.err
+        assert status == 2 and "another run is writing here" in captured.err
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
     finally:
