@@ -41,7 +41,17 @@ EXTRAS = {
     # Training from shards; stores other than HTTP want smart_open's own extras (s3, gcs, azure).
     "shards": ["lhotse", "smart_open[http]"],
     # ESPnet's fork: s3prl itself does not import beside torchaudio 2.9 and later.
-    "s3prl": ["espnet-s3prl"],
+    # The rest is what its SUPERB tasks import and do not declare.
+    "s3prl": [
+        "espnet-s3prl",
+        "sed_eval",
+        "pandas",
+        "librosa",
+        "scikit-learn",
+        "editdistance",
+        "joblib",
+        "tensorboard",
+    ],
     # Decoding with an n-gram; its wheels, which bring KenLM, end at Python 3.12.
     "lm": ["flashlight-text; python_version < '3.13'"],
     # Recipes under egs3: what ESPnet 202611's espnet3 needs besides ESPnet itself.

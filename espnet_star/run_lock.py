@@ -19,7 +19,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def exclusive(directory: str | Path) -> Iterator[None]:
+def exclusive(directory: str | Path, option: str = "--output_dir") -> Iterator[None]:
     """Hold an experiment folder for the time of a run.
 
     Two runs in one folder replace each other's configuration and checkpoints. The lock
@@ -29,6 +29,7 @@ def exclusive(directory: str | Path) -> Iterator[None]:
 
     Args:
         directory: The folder; made if absent.
+        option: What names the folder on the command line.
 
     Raises:
         StarError: If another process holds it, naming that process.
@@ -42,7 +43,7 @@ def exclusive(directory: str | Path) -> Iterator[None]:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise StarError(
                     f"{directory}: another run is writing here ({_holder(path)}); wait for it, "
-                    "stop it, or choose another --output_dir"
+                    f"stop it, or choose another {option}"
                 ) from None
             logging.warning("%s: locks are not supported here (%s)", path, error.strerror)
         file.truncate(0)

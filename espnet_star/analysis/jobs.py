@@ -78,18 +78,24 @@ class SingleReport:
 class Pool:
     """Runs jobs in their order, at most so many at once, and passes signals on.
 
-    After a failure or a signal no job is started; those that run are waited for. A
-    second signal kills them.
+    After a failure (unless told to keep going) or a signal no job is started; those that
+    run are waited for. A second signal kills them.
 
     Args:
         jobs: What to run.
         nj: Number of jobs at once.
         report: Told of every start, epoch and end.
         start: Starts a command.
+        keep_going: Whether to start jobs after a failure too.
     """
 
     def __init__(
-        self, jobs: Iterable[Job], nj: int, report: Report, start: Start = Command
+        self,
+        jobs: Iterable[Job],
+        nj: int,
+        report: Report,
+        start: Start = Command,
+        keep_going: bool = False,
     ) -> None:
         self.signals: list[int] = []
         self._code = 0
@@ -98,6 +104,7 @@ class Pool:
         self._nj = nj
         self._report = report
         self._start_command = start
+        self._keep_going = keep_going
         self._wake = threading.Event()
 
     def run(self) -> int:
@@ -128,7 +135,7 @@ class Pool:
         """Start what there is room for; returns whether anything has been tried."""
         tried = False
         while self._waiting and len(self._running) < self._nj:
-            if self._code or self.signals:
+            if (self._code and not self._keep_going) or self.signals:
                 break
             job, tried = self._waiting.popleft(), True
             try:
@@ -136,7 +143,7 @@ class Pool:
             except DataError as error:
                 self._code = self._code or STOP_CODE
                 self._report.unstarted(job.name, error)
-                break
+                continue
             self._running.append(run)
             if self.signals:
                 # It came while the command was being started.

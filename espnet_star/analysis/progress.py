@@ -1,4 +1,8 @@
-"""Follow ESPnet's training log: which epoch, which batch, what loss, how long still."""
+"""Follow a training's log: which epoch, which batch, what loss, how long still.
+
+ESPnet's logs are read in full. Of s3prl's, which counts updates and not epochs, the updates
+stand for the epochs.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,8 @@ _SECTION = re.compile(r"\[(\w+)\] ((?:(?!, \[\w+\] ).)*)")
 _STATISTIC = re.compile(r"(\w+)=([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?:,|$)")
 _EARLY = re.compile(r"\[Early stopping\]")
 _RESUMED = re.compile(r"The training was resumed using")
+# What _log_results in s3prl/problem/base.py writes.
+_UPDATE = re.compile(r"INFO \| .* \| base:\d+ \| train at step (\d+)$")
 
 
 def read_statistics(text: str) -> dict[str, float]:
@@ -91,6 +97,9 @@ class TrainingProgress:
             self.loss = read_statistics(match[5]).get("loss", self.loss)
         elif match := _RESULTS.search(line):
             return self._end_epoch(int(match[1]), match[2])
+        elif match := _UPDATE.search(line):
+            self.epoch = int(match[1])
+            self._starts[self.epoch] = self.clock()
         elif _EARLY.search(line):
             self.stopped_early = True
         elif _RESUMED.search(line):

@@ -166,3 +166,15 @@ def test_file_gets_a_line_an_epoch_and_no_carriage_return(progress):
         "Stage 5: done",
     ]
     assert "\r" not in stream.getvalue()
+
+
+def test_updates_of_s3prl_stand_for_epochs(clock):
+    """Fails if a SUPERB task shows no progress for days."""
+    progress = TrainingProgress(max_epoch=2000, clock=clock)
+    line = "INFO | 2026-11-26 05:54:35,855 | base:569 | {} at step {}"
+    progress.feed("train:  25%|##  | 500/2000 [00:10<00:30]" + line.format("train", 500))
+    assert progress.brief() == "500/2000"
+    clock.now = 60.0
+    progress.feed(line.format("train", 1000))
+    progress.feed(line.format("valid", 1000))
+    assert progress.brief() == "1000/2000 0:02:00 left"
