@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from espnet2.fileio.datadir_writer import DatadirWriter
+from espnet2.text.build_tokenizer import build_tokenizer
 
 from espnet_star.bin.command import positive, run_tool
 from espnet_star.ctc_decoding import Decoded, SearchOptions, WordSearch, greedy
 from espnet_star.errors import StarError, first_line
 from espnet_star.formats.model_file import read_model
+from espnet_star.tasks.asr import ASRTask
 
 LOG_EVERY = 100
 
@@ -69,8 +72,6 @@ def load_model(config: str, model_file: str, device: str) -> tuple[Any, argparse
     Raises:
         StarError: If a file is missing or damaged, or the model has no CTC.
     """
-    from espnet_star.tasks.asr import ASRTask
-
     if not Path(config).is_file():
         raise StarError(f"{config}: no such file; expected the config.yaml of an asr_train")
     weights = read_model(Path(model_file), "; has the training ended?")
@@ -90,8 +91,6 @@ def posteriors(
     model: Any, train_args: argparse.Namespace, args: argparse.Namespace, device: str
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Utterances and the logarithms ``(N, V)`` of their CTC posteriors, in the file's order."""
-    from espnet_star.tasks.asr import ASRTask
-
     triple = tuple(args.data_path_and_name_and_type.split(","))
     if triple[1:] != ("speech", "sound"):
         raise StarError(
@@ -126,9 +125,6 @@ def decode(args: argparse.Namespace) -> None:
     Raises:
         StarError: If options contradict each other, or a file cannot be used.
     """
-    from espnet2.fileio.datadir_writer import DatadirWriter
-    from espnet2.text.build_tokenizer import build_tokenizer
-
     if (args.lm_file is None) != (args.lexicon is None):
         raise StarError("--lm_file and --lexicon go together: give both, or none of them")
     device = "cuda" if args.ngpu > 0 else "cpu"
