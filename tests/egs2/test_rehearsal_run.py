@@ -11,7 +11,7 @@ import make_teachers
 import pytest
 import torch
 import yaml
-from stage_times import Step, steps
+from stage_times import Step, steps, table
 
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
@@ -112,9 +112,13 @@ distillation: epoch 1/4
 === --stage 5
 00:00:58 Stage 5: distillation
 00:01:03 Finished in 5 s: results""".splitlines()
-    assert steps(log) == [
+    found = steps(log)
+    assert found == [
         Step("Stage 4: teacher", 8, "--stop_stage 5"),
         Step("Stage 5: distillation", 5, "--stage 5"),
+    ]
+    assert [line.split()[0] for line in table(found).splitlines()] == [
+        *("--stop_stage", "8", "--stage", "5", "13")
     ]
 
 

@@ -74,6 +74,7 @@ cd "${run}"
 call() {  # call OPTIONS...: run.sh, on the screen and in the log
     echo "=== $*" >> "${log}"
     ./run.sh --python "${python}" "${options[@]}" ${given[@]+"${given[@]}"} "$@" 2>&1 | tee -a "${log}"
+    date '+%H:%M:%S end' >> "${log}"
 }
 
 title "check: what it will cost"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Iterable
@@ -41,17 +42,26 @@ def steps(lines: Iterable[str]) -> list[Step]:
         now = 3600 * hours + 60 * minutes + seconds
         if title:
             found.append(Step(title, (now - begin) % DAY, call))
-        title = match[4] if match[4].startswith("Stage ") else ""
+        title = match[4] if match[4].startswith(("Stage ", "Check: ")) else ""
         begin = now
     return found
 
 
+def table(found: Iterable[Step]) -> str:
+    """Lines with the options of each call and the seconds of its stages."""
+    lines, total = [], 0
+    for call, group in itertools.groupby(found, key=lambda step: step.call):
+        lines.append(call)
+        for step in group:
+            lines.append(f"{step.seconds:6d}  {step.title}")
+            total += step.seconds
+    return "\n".join([*lines, f"{total:6d}  in all"])
+
+
 def main() -> None:
-    """Print a line for each stage of the log that is the only argument."""
-    found = steps(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace").splitlines())
-    for step in found:
-        print(f"{step.seconds:5d}  {step.title}  [{step.call}]")
-    print(f"{sum(step.seconds for step in found):5d}  in all")
+    """Print the table of the log that is the only argument."""
+    text = Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace")
+    print(table(steps(text.splitlines())))
 
 
 if __name__ == "__main__":

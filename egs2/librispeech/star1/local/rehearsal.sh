@@ -24,9 +24,9 @@ ways=("")
 case "${recipe}" in
     librispeech/*)
         tests="test_clean test_other"
-        # The other families, distilled alone.
-        more=("--model starwavlm --teacher teachers/wavlm --stage 4 --stop_stage 6"
-            "--model starwav2vec2 --teacher teachers/wav2vec2 --stage 4 --stop_stage 6") ;;
+        # The other families, distilled alone, in one process each.
+        more=("--model starwavlm --teacher teachers/wavlm --stage 4 --stop_stage 5 --cpu_ranks 1"
+            "--model starwav2vec2 --teacher teachers/wav2vec2 --stage 4 --stop_stage 5 --cpu_ranks 1") ;;
     *) tests=test_clean ;;
 esac
 options+=(--asr_test "${tests}")

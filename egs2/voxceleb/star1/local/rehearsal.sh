@@ -18,7 +18,7 @@ for system in student logmel; do
         "${system}.sv_eer_vox1_o" "${system}.sv_mindcf_vox1_o")
 done
 # The steps to a better verification, each from the one before, on a student that is there.
-ready="--student exp/train_star/student --systems student --stage 12 --stop_stage 13 --sv_config"
-more=("${ready} conf/train_sv_ecapa.yaml"
-    "${ready} conf/train_sv_ecapa_joint.yaml --sv_init ecapa"
-    "${ready} conf/train_sv_ecapa_lm.yaml --sv_init ecapa_joint")
+step="--student exp/train_star/student --systems student --stage 12 --sv_config conf/train_sv_ecapa"
+more=("${step}.yaml --stop_stage 12"
+    "${step}_joint.yaml --sv_init ecapa --stop_stage 12"
+    "${step}_lm.yaml --sv_init ecapa_joint --stop_stage 13")
