@@ -100,7 +100,7 @@ hf_repo=              # Upload to USER/NAME; the heads' models to USER/NAME_asr,
 upload_dry_run=false  # Show what stage 17 would send, send nothing.
 
 help_message=$(cat << EOH
-Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_DIRECTORY [options]
+Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_PATH [options]
 
 Stages: 1 local/data.sh, 2 audio to 16 kHz mono, 3 check, 4 plan and teacher, 5 distil, 6 export,
         7 ASR tokens, 8 ASR training, 9 ASR decoding and scoring, 10 SID training,
@@ -130,7 +130,7 @@ if [ -n "${student}" ]; then
 else
     [ -n "${train_set}${train_shards}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
     [ -z "${train_set}" ] || [ -z "${train_shards}" ] || fail "--train_set and --train_shards are two training sets; give one"
-    [ -n "${teacher}" ] || fail "--teacher is required: a hub name or a directory"
+    [ -n "${teacher}" ] || fail "--teacher is required: a hub name, a directory or a checkpoint"
 fi
 check_only=false
 if [ "${stop_stage}" = check ]; then
