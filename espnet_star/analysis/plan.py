@@ -21,6 +21,7 @@ from espnet_star.analysis.training_cost import (
 from espnet_star.data.checks import histogram, histogram_lines
 from espnet_star.data.errors import some
 from espnet_star.data.headers import Survey
+from espnet_star.data.shard_index import ShardIndex
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.updates import UpdatePlan, check_schedule, check_updates
@@ -88,9 +89,22 @@ def add_data(plan: Plan, name: str, found: Survey) -> None:
         plan.problems.append(f"{name}: no utterance is left; all reasons are above")
 
 
+def add_shards(plan: Plan, name: str, index: ShardIndex) -> None:
+    """Hours of a split that is read from shards."""
+    plan.lines.append(
+        f"{name}: {index.utterances} utterances, {index.hours:.2f} hours in {len(index.sources)} "
+        f"shards ({index.place}); the longest has {index.longest / index.fs:.1f} s"
+    )
+    plan.content[name] = {
+        "utterances": index.utterances,
+        "hours": index.hours,
+        "shards": len(index.sources),
+    }
+
+
 def add_batches(
     plan: Plan,
-    updates: UpdatePlan | None,
+    updates: UpdatePlan,
     seconds: float,
     expected: tuple[float | None, int | None],
     schedule: Mapping[str, float],
@@ -99,13 +113,11 @@ def add_batches(
 
     Args:
         plan: Is added to.
-        updates: Size and number of the updates, None where they are not known ahead.
+        updates: Size and number of the updates.
         seconds: Audio of the largest batch, padding counted.
         expected: ``expected_batch`` and ``expected_updates``.
         schedule: See :func:`check_schedule`.
     """
-    if updates is None:
-        return
     plan.lines.append(f"updates: {updates.describe()}; largest batch {seconds:.0f} s")
     plan.content["updates"] = {
         "utterances_per_update": updates.utterances_per_update,

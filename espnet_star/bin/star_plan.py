@@ -12,6 +12,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from espnet_star.analysis.plan import (
     add_cost,
     add_data,
     add_disk,
+    add_shards,
     disk_needs,
 )
 from espnet_star.analysis.table import write_json
@@ -44,16 +46,17 @@ def get_parser() -> argparse.ArgumentParser:
         prog="star_plan",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s --train SOURCE PREPARED --valid SOURCE PREPARED [options] -- "
+        usage="%(prog)s [--train SOURCE PREPARED] --valid SOURCE PREPARED [options] -- "
         "OPTIONS OF star_train",
     )
     for split in ("train", "valid"):
         parser.add_argument(
             f"--{split}",
             nargs=2,
-            required=True,
+            required=split == "valid",
             metavar=("SOURCE", "PREPARED"),
-            help="Directories before and after star_prepare_data; the second may be absent",
+            help="Directories before and after star_prepare_data; the second may be absent"
+            + ("; not with --train_shards" if split == "train" else ""),
         )
     parser.add_argument("--min_duration", type=float, default=0.1, help="As star_prepare_data")
     parser.add_argument("--max_duration", type=float, default=30.0, help="As star_prepare_data")
@@ -134,28 +137,45 @@ def schedule_of(config: argparse.Namespace, model: Any) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def plan_batches(
-    plan: Plan,
-    config: argparse.Namespace,
-    counts: Mapping[str, int],
-    ranks: int,
-    schedule: Mapping[str, float],
-) -> dict[str, float]:
-    """Add batches and updates; returns seconds of audio: ``batch``, the largest, and ``total``."""
-    try:
-        batches = batches_of(config, counts, ranks) if counts else []
-    except StarError as error:
-        plan.problems.append(str(error))
-        batches = []
-    if not batches:
-        return {"batch": 0.0, "total": 0.0}
-    largest = max(len(batch) * max(counts[key] for key in batch) for batch in batches)
+@dataclass(frozen=True)
+class Batches:
+    """Of the training set: what goes into an update, and seconds of audio."""
+
+    updates: UpdatePlan
+    largest: float
+    one_pass: float
+
+
+def listed_batches(config: argparse.Namespace, counts: Mapping[str, int], ranks: int) -> Batches:
+    """Batches of lists of files."""
+    batches = batches_of(config, counts, ranks)
+    longest = max(len(batch) * max(counts[key] for key in batch) for batch in batches)
+    total = sum(counts[key] for batch in batches for key in batch)
     sizes = [len(batch) for batch in batches]
     updates = UpdatePlan.of(sizes, config.accum_grad, config.max_epoch, config.num_iters_per_epoch)
-    expected = (config.expected_batch, config.expected_updates)
-    add_batches(plan, updates, largest / SAMPLE_RATE, expected, schedule)
-    seconds = sum(counts[key] for batch in batches for key in batch) / SAMPLE_RATE
-    return {"batch": largest / SAMPLE_RATE, "total": updates.passes * seconds}
+    return Batches(updates, longest / SAMPLE_RATE, total / SAMPLE_RATE)
+
+
+def shard_batches(plan: Plan, config: argparse.Namespace, ranks: int) -> Batches:
+    """Batches of shards, from their index."""
+    from espnet2.train.distributed_utils import DistributedOption
+
+    from espnet_star.tasks.shard_options import shard_iter_factory, shards_of
+    from espnet_star.tasks.star import StarTask
+
+    places = shards_of(config, "train")
+    options = StarTask.build_iter_options(config, DistributedOption(), "train")
+    factory = shard_iter_factory(config, options, "train", places, ranks)
+    stream = factory.stream
+    add_shards(plan, "train", stream.index)
+    updates = factory.update_plan(config.accum_grad, config.max_epoch)
+    # Of the longest clips: full batches are filled up to this.
+    largest = (
+        ranks
+        * stream.rule.sizes[-1]
+        * min(stream.rule.max_seconds, stream.index.longest / SAMPLE_RATE)
+    )
+    return Batches(updates, largest, float(stream.index.samples.sum()) / SAMPLE_RATE)
 
 
 def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
@@ -165,20 +185,40 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
     gpu = find_gpu(args.gpu_type) if args.gpu_type else None
     config = StarTask.get_parser().parse_args(list(command))
     StarTask.check_required_command_args(config)
-    # Names are checked before anything is loaded.
-    splits = {name: split_of(args, name) for name in ("train", "valid")}
+    if not args.train and not config.train_shards:
+        raise StarError("no data: give --train, or --train_shards among the options after --")
     plan = Plan()
+    # Names are checked before anything is loaded.
+    splits = {name: split_of(args, name) for name in ("train", "valid") if getattr(args, name)}
     for name, found in splits.items():
         add_data(plan, name, found)
+    batches = None
+    try:
+        if config.train_shards:
+            batches = shard_batches(plan, config, args.ranks)
+        elif splits["train"].counts:
+            batches = listed_batches(config, splits["train"].counts, args.ranks)
+    except StarError as error:
+        plan.problems.append(str(error))
     model = StarTask.build_model(config)
     plan.lines += describe_sizes(model.encoder, model.teacher)
+    seconds = {"batch": 0.0, "total": 0.0}
     schedule = schedule_of(config, model)
-    seconds = plan_batches(plan, config, splits["train"].counts, args.ranks, schedule)
-    add_disk(plan, disk_needs(splits, str(Path(args.train[1]).parent), model, vars(config)))
+    if batches is not None:
+        expected = (config.expected_batch, config.expected_updates)
+        add_batches(plan, batches.updates, batches.largest, expected, schedule)
+        total = batches.updates.passes * batches.one_pass
+        seconds = {"batch": batches.largest, "total": total}
+    add_disk(plan, disk_needs(splits, str(Path(args.valid[1]).parent), model, vars(config)))
     resources = Resources(args.ranks, gpu, args.price, args.utilisation, config.ngpu == 0)
     add_cost(plan, model, probe(model), seconds, config.use_amp, resources)
-    if args.out:
-        write_json(args.out, plan.content | {"notes": plan.notes, "problems": plan.problems})
+    return report(plan, args.out)
+
+
+def report(plan: Plan, out: str | None) -> int:
+    """Print a plan, write its numbers; returns the exit code."""
+    if out:
+        write_json(out, plan.content | {"notes": plan.notes, "problems": plan.problems})
     print("\n".join([*plan.lines, *(f"note: {note}" for note in plan.notes)]), flush=True)
     for problem in plan.problems:
         print(f"star_plan: error: {problem}", file=sys.stderr)

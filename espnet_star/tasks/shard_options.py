@@ -82,7 +82,11 @@ def shards_of(args: argparse.Namespace, mode: str) -> list[str]:
 
 
 def shard_iter_factory(
-    args: argparse.Namespace, iter_options: Any, mode: str, places: list[str]
+    args: argparse.Namespace,
+    iter_options: Any,
+    mode: str,
+    places: list[str],
+    ranks: int | None = None,
 ) -> ShardIterFactory:
     """Factory over shards, by the options of ESPnet that files would follow.
 
@@ -93,14 +97,15 @@ def shard_iter_factory(
         iter_options: What ESPnet derived for ``mode``.
         mode: ``train`` or ``valid``.
         places: Directories, URLs or commands.
+        ranks: Reckon for so many, without a process group; None asks the group.
 
     Raises:
         StarError: If shards are unusable, or an option has no meaning for them.
     """
     if mode == "plot_att":
         raise StarError("attention plots need a list of files; give --num_att_plot 0")
-    rank, world = 0, 1
-    if iter_options.distributed:
+    rank, world = 0, ranks or 1
+    if ranks is None and iter_options.distributed:
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     index = read_index(places)
     if index.fs != SAMPLE_RATE:

@@ -53,6 +53,20 @@ def test_hours_and_money_of_gpus(options, tmp_path, capsys):
     assert "reckoned, not measured" in capsys.readouterr().out
 
 
+def test_shards_are_reckoned_by_their_index(options, shards, tmp_path, capsys):
+    """Fails if hours or updates differ from those of the files that shards were made of."""
+    files = options("--train_shards", str(shards))
+    words = files[3:]  # without --train SOURCE PREPARED
+    at = words.index("--train_data_path_and_name_and_type")
+    star_plan.main(words[:at] + words[at + 2 :])
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert content["train"]["utterances"] == 24
+    assert content["updates"]["updates_per_epoch"] >= 6
+    assert content["updates"]["utterances_per_update"] <= 4
+    assert content["problems"] == []
+    assert "24 utterances" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "plan", "message"),
     [

@@ -36,6 +36,7 @@ def test_help_lists_every_option_with_its_default():
         (["--train-set", "a", "--valid-set", "b"], "--teacher is required"),
         ([*NAMED, "--systems", "student studnet"], "unknown system 'studnet'"),
         ([*NAMED, "--num_nodes", "2"], "--num_nodes 2 needs --train_cmd"),
+        ([*NAMED, "--train_shards", "s3://b/one"], "two training sets"),
         ([*NAMED, "--launcher", "mpirun"], "unknown launcher 'mpirun'"),
         ([*NAMED, "--skip_upload", "false"], "--hf_repo is required"),
         ([*NAMED, "--lm_file", "4-gram.arpa"], "give --token_type char"),
@@ -167,6 +168,23 @@ def test_how_the_processes_are_started(recipe, monkeypatch, options, start):
     words, start = distillation(recipe, *options.split()), start.split()
     assert words[: len(start)] == start
     assert words[len(start) : len(start) + len(COMMON)] == COMMON
+
+
+def test_shards_instead_of_lists(recipe):
+    """Fails if shards are made and not read, or read and not made."""
+    made = recipe("--stage", "2", "--stop_stage", "3", "--shards", "true")
+    sharded = ["star_shards", "--datadir", "dump/raw/a", "--outdir", "dump/shards/a", "--nj", "2"]
+    assert sharded in made
+    assert ["star_check_data", "--datadir", "dump/shards/a"] in made
+    words = distillation(recipe, "--shards", "true")
+    assert words[words.index("--train_shards") + 1] == "dump/shards/a"
+    assert "--train_shape_file" not in words and "--valid_shape_file" in words
+
+
+def test_shards_from_elsewhere(recipe):
+    words = distillation(recipe, "--train_set", "", "--train_shards", "s3://b/one s3://b/two")
+    at = words.index("--train_shards")
+    assert words[at + 1 : at + 3] == ["s3://b/one", "s3://b/two"]
 
 
 def test_check_starts_nothing(recipe):

@@ -19,9 +19,9 @@ from espnet_star.superb.student import read_upstream
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
     message = f"another run is writing here .process {os.getpid()} on .* choose another --outdir"
-    with locked(tmp_path / "out"):
-        with pytest.raises(StarError, match=message), locked(tmp_path / "out"):
-            pass
+    folder = tmp_path / "out"
+    with locked(folder), pytest.raises(StarError, match=message), locked(folder):
+        pass
     # And the lock goes with its holder.
     with locked(tmp_path / "out"):
         pass

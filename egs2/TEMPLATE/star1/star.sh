@@ -35,6 +35,8 @@ expdir=exp            # Experiments.
 local_data_opts=      # Options of local/data.sh.
 train_set=            # Distillation: data/NAME, made by local/data.sh.
 valid_set=
+shards=false          # Train from shards of the training set, made in stage 2: constant memory.
+train_shards=         # Or from these (directories, URLs, see docs/corpus.md), without a train_set.
 asr_train=            # Recognition; leave asr_train empty to go without.
 asr_valid=
 asr_test=             # One or several, e.g. "test_clean test_other"; each has its columns.
@@ -98,7 +100,7 @@ hf_repo=              # Upload to USER/NAME; the heads' models to USER/NAME_asr,
 upload_dry_run=false  # Show what stage 17 would send, send nothing.
 
 help_message=$(cat << EOH
-Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_DIRECTORY [options]
+Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_PATH [options]
 
 Stages: 1 local/data.sh, 2 audio to 16 kHz mono, 3 check, 4 plan and teacher, 5 distil, 6 export,
         7 ASR tokens, 8 ASR training, 9 ASR decoding and scoring, 10 SID training,
@@ -126,8 +128,9 @@ if [ -n "${student}" ]; then
     [[ " ${systems} " != *" teacher "* ]] || [ -n "${teacher}" ] ||
         fail "--teacher is required to compare with (or leave it out of --systems)"
 else
-    [ -n "${train_set}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
-    [ -n "${teacher}" ] || fail "--teacher is required: a hub name or a directory"
+    [ -n "${train_set}${train_shards}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
+    [ -z "${train_set}" ] || [ -z "${train_shards}" ] || fail "--train_set and --train_shards are two training sets; give one"
+    [ -n "${teacher}" ] || fail "--teacher is required: a hub name, a directory or a checkpoint"
 fi
 check_only=false
 if [ "${stop_stage}" = check ]; then
@@ -157,6 +160,11 @@ star_exp=${expdir}/${star_tag}
 undistilled=${star_exp}/undistilled
 tokens=${expdir}/tokens_${token_type}
 raw=${dumpdir}/raw
+shard_dir=${dumpdir}/shards/${train_set}
+if "${shards}"; then
+    # A check before stage 2 goes by the files that the shards will be made of.
+    "${check_only}" && [ ! -f "${shard_dir}/shards.json" ] || train_shards=${shard_dir}
+fi
 
 for system in ${systems}; do frontend "${system}" > /dev/null; done  # All known?
 # shellcheck disable=SC2206
@@ -187,8 +195,9 @@ if ! "${skip_data_prep}"; then
     if in_range 2; then
         log "Stage 2: audio at 16 kHz, mono"
         if ! "${ready}"; then
-            prepare "${train_set}" "${distill_hours}"
+            [ -z "${train_set}" ] || prepare "${train_set}" "${distill_hours}"
             prepare "${valid_set}" "${valid_hours}"
+            ! "${shards}" || star star_shards --datadir "${raw}/${train_set}" --outdir "${shard_dir}" --nj "${nj}"
         fi
         if [ -n "${asr_train}" ]; then
             prepare "${asr_train}" "${asr_hours}"
@@ -210,7 +219,8 @@ if ! "${skip_data_prep}"; then
     if in_range 3; then
         log "Stage 3: check before hours are spent"
         if ! "${ready}"; then
-            for set in "${train_set}" "${valid_set}"; do star star_check_data --datadir "${raw}/${set}"; done
+            for set in ${train_set} "${valid_set}"; do star star_check_data --datadir "${raw}/${set}"; done
+            for place in ${train_shards}; do star star_check_data --datadir "${place}"; done
         fi
         if [ -n "${asr_train}" ]; then
             for set in "${asr_train}" "${asr_valid}" "${asr_tests[@]}"; do

@@ -4,12 +4,13 @@
 ranks=$(((ngpu > 0 ? ngpu : cpu_ranks) * num_nodes))
 
 distil_opts=(--config "${star_config}" --teacher "${teacher}"
-    --output_dir "${star_exp}" --resume true
-    $(speech train "${raw}/${train_set}") $(speech valid "${raw}/${valid_set}")
+    --output_dir "${star_exp}" --resume true $(speech valid "${raw}/${valid_set}")
+    $([ -n "${train_shards}" ] || speech train "${raw}/${train_set}")
+    ${train_shards:+--train_shards ${train_shards}}
     ${feature_cache:+--model_conf cache_dir="${feature_cache}"} ${star_args})
 
 plan() {  # What the distillation will take; fails where it cannot work.
-    star star_plan --train "data/${train_set}" "${raw}/${train_set}" \
+    star star_plan ${train_set:+--train "data/${train_set}" "${raw}/${train_set}"} \
         --valid "data/${valid_set}" "${raw}/${valid_set}" \
         --min_duration "${min_duration}" --max_duration "${max_duration}" --nj "${nj}" \
         ${distill_hours:+--max_hours "${distill_hours}"} \
