@@ -63,7 +63,7 @@ overlay=rehearsal/overlay.yaml  # What shrinks the configurations.
 title "rehearsal of ${recipe}: corpus, teachers, configurations"
 rm -rf "${run}"
 mkdir -p "${run}"
-make_corpus "${run}" || exit $?
+make_corpus "${run}"
 ${python} rehearsal/make_teachers.py --outdir "${run}/teachers"
 ${python} rehearsal/shrink.py --overlay "${overlay}" --confdir conf --outdir "${run}/conf"
 for file in run.sh star.sh path.sh parse_options.sh stages local rehearsal; do
@@ -73,7 +73,8 @@ cd "${run}"
 
 call() {  # call OPTIONS...: run.sh, on the screen and in the log
     echo "=== $*" >> "${log}"
-    ./run.sh --python "${python}" "${options[@]}" ${given[@]+"${given[@]}"} "$@" 2>&1 | tee -a "${log}"
+    ./run.sh --python "${python}" "${options[@]}" ${given[@]+"${given[@]}"} "$@" 2>&1 | tee -a "${log}" \
+        || fail "run.sh $* failed; ${log}"
     date '+%H:%M:%S end' >> "${log}"
 }
 
@@ -85,6 +86,7 @@ set -m  # The run gets a process group of its own, as under a batch system.
 call ${first[@]+"${first[@]}"} --stage 2 --stop_stage 5 &
 group=$!
 set +m
+trap 'kill -TERM -- "-${group}" 2> /dev/null || true' EXIT  # Ctrl-C does not reach that group.
 checkpoint=""
 while kill -0 "${group}" 2> /dev/null && [ -z "${checkpoint}" ]; do
     checkpoint=$(find exp -name checkpoint.pth -print -quit 2> /dev/null || true)
@@ -93,6 +95,7 @@ done
 kill -TERM -- "-${group}" 2> /dev/null || true
 if wait "${group}"; then fail "the distillation ended before it could be stopped; see ${log}"; fi
 while kill -0 -- "-${group}" 2> /dev/null; do sleep 0.1; done  # Until the last of it has gone.
+trap - EXIT
 [ -n "${checkpoint}" ] || fail "the distillation failed; see ${log}"
 stopped=$(dirname "${checkpoint}")
 [ ! -f "${stopped}/.train.done" ] || fail "a stopped distillation counts as done (${stopped})"

@@ -12,11 +12,18 @@ make_corpus() {
 lm=true
 ${python} -c "import flashlight.lib.text.decoder" 2> /dev/null || lm=false
 
-results=results/starhubert
+model=starhubert  # Or the one that is asked for.
+for index in "${!given[@]}"; do [ "${given[index]}" != --model ] || model=${given[index + 1]:-}; done
+case "${model}" in
+    starwavlm) teacher=wavlm ;;
+    starwav2vec2) teacher=wav2vec2 ;;
+    *) teacher=hubert ;;
+esac
+results=results/${model}
 # Of the official n-gram's checksum and the number of utterances a miniature has neither. A
 # miniature's words hold few pieces.
 options=(--librispeech corpus --lm "${lm}" --local_data_opts "--allow_fewer true --lm false"
-    --teacher teachers/hubert --ngpu 0 --cpu_ranks 2 --nj 2 --head_nj 2
+    --teacher "teachers/${teacher}" --ngpu 0 --cpu_ranks 2 --nj 2 --head_nj 2
     --finetune_vocab_size 60)
 packs=(student asr asr_finetuned)
 ways=("")
@@ -24,9 +31,9 @@ ways=("")
 case "${recipe}" in
     librispeech/*)
         tests="test_clean test_other"
-        # The other families, distilled alone, in one process each.
+        # The other families, distilled alone; one in a single process, one from shards.
         more=("--model starwavlm --teacher teachers/wavlm --stage 4 --stop_stage 5 --cpu_ranks 1"
-            "--model starwav2vec2 --teacher teachers/wav2vec2 --stage 4 --stop_stage 5 --cpu_ranks 1") ;;
+            "--model starwav2vec2 --teacher teachers/wav2vec2 --shards true --stage 2 --stop_stage 5") ;;
     *) tests=test_clean ;;
 esac
 options+=(--asr_test "${tests}")
