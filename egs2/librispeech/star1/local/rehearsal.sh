@@ -31,9 +31,11 @@ ways=("")
 case "${recipe}" in
     librispeech/*)
         tests="test_clean test_other"
-        # The other families, distilled alone; one in a single process, one from shards.
+        # The other families, distilled alone: one in a single process, one from shards, whose
+        # batches are made within each of the two processes and so hold fewer utterances.
         more=("--model starwavlm --teacher teachers/wavlm --stage 4 --stop_stage 5 --cpu_ranks 1"
-            "--model starwav2vec2 --teacher teachers/wav2vec2 --shards true --stage 2 --stop_stage 5") ;;
+            "--model starwav2vec2 --teacher teachers/wav2vec2 --shards true --stage 2 --stop_stage 5
+                --star_args --expected_batch=4") ;;
     *) tests=test_clean ;;
 esac
 options+=(--asr_test "${tests}")
