@@ -88,4 +88,4 @@ def test_a_validation_without_a_finite_loss_is_one_line(command, data_directory,
 def test_fewer_batches_than_accum_grad_is_one_line(command, tmp_path, capsys):
     """Fails if ESPnet's word about invalid gradients is all a user gets."""
     line = one_line(capsys, command(tmp_path / "exp", "--accum_grad", 3))
-    assert "has 2 batches and accum_grad is 3" in line
+    assert "accum_grad 3 is more than the 2 batches of an epoch" in line
