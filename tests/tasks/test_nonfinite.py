@@ -62,7 +62,7 @@ def one_line(capsys, options):
         star_train.main(options)
     assert stop.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("star_train: error: epoch ")
+    assert line.startswith("star_train: error: ")
     return line
 
 
