@@ -53,7 +53,9 @@ def batch_rule(
 
     Args:
         index: All shards.
-        batch_samples: Samples of a batch, padding included; None with ``batch_size``.
+        batch_samples: Samples of a batch, padding included, to the nearest utterance: always
+            less would make the effective batch smaller with every rank that shares it.
+            None with ``batch_size``.
         batch_size: Utterances of a batch.
         max_seconds: Longer clips are left out; rounded down to a length of `GRID`.
         buckets: How many at most; 1 leaves utterances in the order they come.
@@ -84,7 +86,7 @@ def batch_rule(
         # Those between, which this index has none of, stay -1.
         bucket[lengths] = number
         longest = round(float(ends[lengths[-1]]) * index.fs)
-        sizes.append(batch_size or max(1, (batch_samples or 0) // longest))
+        sizes.append(batch_size or max(1, round((batch_samples or 0) / longest)))
     return BatchRule(
         bucket=bucket,
         sizes=tuple(sizes),

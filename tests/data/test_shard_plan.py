@@ -30,19 +30,30 @@ def random_index(shards, clips, seed=0):
     return index(*(random.gamma(4, 3, clips).clip(0.3, 34) for _ in range(shards)))
 
 
-def test_a_batch_never_exceeds_its_samples():
+def test_a_batch_holds_its_samples_to_the_nearest_utterance():
     """Fails if padding to the longest of a bucket overflows the memory that was asked for."""
     found = random_index(20, 50)
     rule = batch_rule(found, 60 * 16000, None, 30.0, 8)
     assert len(rule.sizes) == 8
     for bucket, size in enumerate(rule.sizes):
         longest = np.flatnonzero(rule.bucket == bucket).max()
-        assert size * GRID[longest] <= 60 or size == 1
-        assert (size + 1) * GRID[longest] > 60
+        assert abs(size - 60 / GRID[longest]) <= 0.5 or size == 1
     # In the order of length, and every length that occurs and is not too long has one.
     used = rule.bucket[(found.counts.sum(axis=0) > 0)]
     assert (np.diff(used[used >= 0]) >= 0).all()
     assert rule.dropped == (0, int(found.counts[:, grid_bins(30 * 16000, 16000) + 1 :].sum()))
+
+
+def test_the_effective_batch_does_not_depend_on_ranks():
+    """Fails if every rank leaves a bit of its share empty: eight would make a smaller batch."""
+    found = random_index(64, 400)
+    held = []
+    for ranks in (1, 4, 8):
+        rule = batch_rule(found, 500 * 16000 // ranks, None, 30.0, 16)
+        plan = plan_pass(found, rule, ranks * 2, [0])
+        utterances = sum(part.utterances for slot in plan.slots for part in slot)
+        held.append(utterances / (plan.batches * 2))
+    assert min(held) > 0.95 * max(held)
 
 
 def test_endless_and_empty_clips_are_left_out_and_counted():
