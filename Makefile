@@ -46,7 +46,7 @@ rehearse-%: install
 	cd egs2/$*/star1 && ./run.sh --rehearse true --python "$(abspath $(BIN)/python)"
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests
 
 lint: install
 	$(BIN)/ruff check .
