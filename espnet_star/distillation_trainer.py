@@ -14,7 +14,7 @@ from espnet2.train.trainer import TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 
 from espnet_star.trainer import StarTrainer
-from espnet_star.updates import UpdatePlan, check_schedule, check_updates
+from espnet_star.updates import UpdatePlan, announce, schedule_of
 
 
 @dataclasses.dataclass
@@ -40,13 +40,13 @@ class DistillationTrainer(StarTrainer):
         Raises:
             StarError: If the effective batch is far from what ``expected_batch`` says.
         """
-        plan = plan_of(
-            kwargs["train_iter_factory"], kwargs["trainer_options"], kwargs["distributed_option"]
-        )
+        options = kwargs["trainer_options"]
+        plan = plan_of(kwargs["train_iter_factory"], options, kwargs["distributed_option"])
         if plan is None:
             logging.info("The data is streamed: effective batch and updates are not known ahead")
         else:
-            announce(plan, kwargs["trainer_options"], kwargs["schedulers"])
+            schedules = map(schedule_of, kwargs["schedulers"])
+            announce(plan, options.expected_batch, options.expected_updates, schedules)
         super().run(*args, **kwargs)
 
 
@@ -75,15 +75,3 @@ def plan_of(
     return UpdatePlan.of(
         sizes.tolist(), options.accum_grad, options.max_epoch, factory.num_iters_per_epoch
     )
-
-
-def announce(plan: UpdatePlan, options: Any, schedulers: Any) -> None:
-    """Log a plan and what is odd about it."""
-    logging.info("Plan: %s", plan.describe())
-    notes = check_updates(plan, options.expected_batch, options.expected_updates)
-    names = ("first_cycle_steps", "warmup_steps")
-    for scheduler in schedulers:
-        found = {name: getattr(scheduler, name, None) for name in names}
-        notes += check_schedule(plan, {k: v for k, v in found.items() if v is not None})
-    for note in notes:
-        logging.warning("Plan: %s", note)

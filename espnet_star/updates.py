@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from espnet_star.errors import StarError
 
@@ -11,6 +13,10 @@ from espnet_star.errors import StarError
 # the run is refused.
 TOLERANCE = 0.1
 LIMIT = 0.25
+# What the schedulers of ESPnet call their lengths, in updates.
+SCHEDULE = ("first_cycle_steps", "warmup_steps")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,3 +161,34 @@ def check_schedule(plan: UpdatePlan, schedule: Mapping[str, float]) -> list[str]
             "made; lower scheduler_conf warmup_steps"
         )
     return notes
+
+
+def schedule_of(scheduler: Any) -> dict[str, float]:
+    """Lengths of a scheduler, for :func:`check_schedule`; those that it has."""
+    found = {name: getattr(scheduler, name, None) for name in SCHEDULE}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def announce(
+    plan: UpdatePlan,
+    expected_batch: float | None,
+    expected_updates: int | None,
+    schedules: Iterable[Mapping[str, float]],
+) -> None:
+    """Log a plan and what is odd about it.
+
+    Args:
+        plan: What the configuration leads to.
+        expected_batch: See :func:`check_updates`.
+        expected_updates: Likewise.
+        schedules: See :func:`check_schedule`; one for each optimiser.
+
+    Raises:
+        StarError: As :func:`check_updates`.
+    """
+    logger.info("Plan: %s", plan.describe())
+    notes = check_updates(plan, expected_batch, expected_updates)
+    for schedule in schedules:
+        notes += check_schedule(plan, schedule)
+    for note in notes:
+        logger.warning("Plan: %s", note)

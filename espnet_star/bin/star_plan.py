@@ -35,9 +35,7 @@ from espnet_star.data.headers import Survey, survey
 from espnet_star.data.kaldi import read_counts, read_table, write_table
 from espnet_star.errors import STOP_CODE, StarError, first_line
 from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.updates import UpdatePlan
-
-SCHEDULE = ("first_cycle_steps", "warmup_steps")
+from espnet_star.updates import UpdatePlan, schedule_of
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -94,9 +92,9 @@ def batches_of(config: argparse.Namespace, counts: Mapping[str, int], ranks: int
     """ESPnet's own batches of the training set."""
     from espnet2.samplers.build_batch_sampler import build_batch_sampler
 
-    from espnet_star.data.lengths import capped, check_lengths
+    from espnet_star.data.lengths import bins_of, capped, check_lengths
 
-    bins = config.batch_bins if config.batch_type in ("numel", "length") else None
+    bins = bins_of(config)
     with tempfile.TemporaryDirectory(prefix="star_plan-") as folder:
         path = f"{folder}/utt2num_samples"
         write_table(path, counts)
@@ -117,7 +115,7 @@ def batches_of(config: argparse.Namespace, counts: Mapping[str, int], ranks: int
             )
 
 
-def schedule_of(config: argparse.Namespace, model: Any) -> dict[str, float]:
+def built_schedule(config: argparse.Namespace, model: Any) -> dict[str, float]:
     """Build optimiser and scheduler as ESPnet will; returns the lengths of the schedule."""
     from espnet2.tasks.abs_task import scheduler_classes
 
@@ -133,8 +131,7 @@ def schedule_of(config: argparse.Namespace, model: Any) -> dict[str, float]:
             f"scheduler {config.scheduler} refuses scheduler_conf {config.scheduler_conf}: "
             f"{first_line(error)}"
         ) from error
-    found = {name: getattr(scheduler, name, None) for name in SCHEDULE}
-    return {name: value for name, value in found.items() if value is not None}
+    return schedule_of(scheduler)
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
     model = StarTask.build_model(config)
     plan.lines += describe_sizes(model.encoder, model.teacher)
     seconds = {"batch": 0.0, "total": 0.0}
-    schedule = schedule_of(config, model)
+    schedule = built_schedule(config, model)
     if batches is not None:
         expected = (config.expected_batch, config.expected_updates)
         add_batches(plan, batches.updates, batches.largest, expected, schedule)

@@ -12,6 +12,7 @@ from pathlib import Path
 from espnet_star.data.corpus import Corpus, Utterance, clean, measure
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import invert, write_table
+from espnet_star.data.prepare import subset_rank
 
 TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "label")
 # How far a valid set may miss the size that was asked for, before speakers are shared.
@@ -221,7 +222,7 @@ def hold_out(
             groups[name(utterance)].append(utterance)
         taken: set[str] = set()
         gathered = 0.0
-        for group in sorted(groups, key=_rank):
+        for group in sorted(groups, key=subset_rank):
             more = size(groups[group])
             if gathered + more <= wanted * (1 + NEAR) and gathered < wanted:
                 taken.add(group)
@@ -231,13 +232,9 @@ def hold_out(
     if kind != "speakers" and any(u.speaker for u in utterances):
         notes.append(f"the valid set is made of {kind}: speakers are too few or too unequal")
     if not taken:
-        taken = {min(groups, key=lambda group: (size(groups[group]), _rank(group)))}
+        taken = {min(groups, key=lambda group: (size(groups[group]), subset_rank(group)))}
     valid = [u for u in utterances if name(u) in taken]
     return [u for u in utterances if name(u) not in taken], valid
-
-
-def _rank(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
 
 
 def _write(directory: Path, utterances: Sequence[Utterance], corpus: Corpus) -> None:

@@ -7,9 +7,19 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_counts, write_table
+
+# ESPnet's types of batches that are counted in samples, not in utterances.
+BY_SAMPLES = ("numel", "length")
+
+
+def bins_of(options: Any) -> int | None:
+    """Samples of a batch by ESPnet's ``batch_type`` and ``batch_bins``; None without such."""
+    bins: int = options.batch_bins
+    return bins if options.batch_type in BY_SAMPLES else None
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def _convert_all(
 
 
 def subset_rank(utterance: str) -> bytes:
-    """Where an utterance stands in the order that ``max_hours`` takes them in."""
+    """Where a name stands in an order that is random, and the same everywhere."""
     return hashlib.sha256(utterance.encode()).digest()
 
 

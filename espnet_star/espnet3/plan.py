@@ -9,9 +9,10 @@ from typing import Any
 
 from espnet2.samplers.build_batch_sampler import build_batch_sampler
 
+from espnet_star import updates
 from espnet_star.errors import StarError
 from espnet_star.espnet3.record import espnet2_options
-from espnet_star.updates import UpdatePlan, check_schedule, check_updates
+from espnet_star.updates import SCHEDULE, UpdatePlan
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,6 @@ def announce(config: Mapping[str, Any]) -> None:
     if plan is None:
         logger.info("Effective batch and updates are not known ahead")
         return
-    logger.info("Plan: %s", plan.describe())
     model = config["model"]
-    notes = check_updates(plan, model.get("expected_batch"), model.get("expected_updates"))
-    names = ("first_cycle_steps", "warmup_steps")
-    schedule = {name: config["scheduler"][name] for name in names if name in config["scheduler"]}
-    for note in notes + check_schedule(plan, schedule):
-        logger.warning("Plan: %s", note)
+    schedule = {name: config["scheduler"][name] for name in SCHEDULE if name in config["scheduler"]}
+    updates.announce(plan, model.get("expected_batch"), model.get("expected_updates"), [schedule])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from espnet_star.data.errors import DataError
+from espnet_star.data.lengths import BY_SAMPLES
 from espnet_star.data.shard_index import ShardIndex, read_index
 from espnet_star.data.shard_plan import BatchRule, batch_rule
 from espnet_star.data.shard_stream import ShardStream, StreamOptions
@@ -16,7 +17,6 @@ from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.tasks.shard_iterator import ShardIterFactory
 
-BY_SAMPLES = ("numel", "length")
 BY_NUMBER = ("sorted", "unsorted")
 
 

@@ -20,7 +20,7 @@ from espnet2.utils.config_argparse import ArgumentParser
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 
-from espnet_star.data.lengths import capped, check_lengths
+from espnet_star.data.lengths import bins_of, capped, check_lengths
 from espnet_star.distillation import StarDistillation
 from espnet_star.distillation_trainer import DistillationTrainer
 from espnet_star.errors import StarError, unknown_name
@@ -148,7 +148,7 @@ class StarTask(Guarded, AbsTask):
                 than a batch.
         """
         ranks = torch.distributed.get_world_size() if iter_options.distributed else 1
-        bins = iter_options.batch_bins if iter_options.batch_type in ("numel", "length") else None
+        bins = bins_of(iter_options)
         with capped(iter_options.shape_files, args.max_samples) as files:
             for file in files:
                 check_lengths(file, ranks, bins, mode)

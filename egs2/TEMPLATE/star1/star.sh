@@ -175,7 +175,8 @@ if [ -n "${lm_file}" ]; then
     [ "${token_type}" = char ] || fail "--lm_file spells words by characters; give --token_type char"
     [ -n "${lexicon}" ] || fail "--lm_file needs --lexicon, a file of its words"
 fi
-heads_ddp=()  # Several GPUs: a process each, where ESPnet's default is slower threads.
+# Several GPUs: a process each. ESPnet's default is slower threads, which leave a teacher on one.
+heads_ddp=()
 [ "${ngpu}" -le 1 ] || heads_ddp=(--multiprocessing_distributed true)
 columns=("")
 [ -z "${channel_seed}" ] || columns+=("_channel")

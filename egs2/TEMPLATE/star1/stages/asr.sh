@@ -48,13 +48,11 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
     fi
     if in_range 8; then
         log "Stage 8: ASR training"
-        parallel=()  # Without it ESPnet's DataParallel would leave a teacher on one GPU.
-        [ "${ngpu}" -le 1 ] || parallel=(--multiprocessing_distributed true)
         for head in "${asr_heads[@]}"; do
             asr_head "${head}"
             # shellcheck disable=SC2046,SC2086
             add_job "${head}" "${dir}" train ${python} -m espnet_star asr_train \
-                --output_dir "${dir}" --ngpu "${ngpu}" "${parallel[@]}" --resume true \
+                --output_dir "${dir}" --ngpu "${ngpu}" "${heads_ddp[@]}" --resume true \
                 "${token_opts[@]}" $(speech train "${raw}/${asr_train}" text text) \
                 $(speech valid "${raw}/${asr_valid}" text text) "${head_opts[@]}"
         done
