@@ -1,22 +1,28 @@
-# Everything a fresh machine needs: git, make, Python 3.10 to 3.13 and the package index.
+# Everything a fresh machine needs: git, make, Python 3.11 to 3.13 and the package index.
 PYTHON ?= python3
 VENV ?= .venv
-# Index of CPU-only torch wheels (pytorch.org, "Get Started", names it); empty: pip's default.
-TORCH_INDEX ?=
-# SHORT=1 makes `make demo` a rehearsal of a few minutes.
-SHORT ?=
+# LONG=1 makes `make demo` distil a better student, in 25 minutes.
+LONG ?=
 DEMO_OPTS ?=
 # What `make rehearse` rehearses; -j 2 does so side by side.
 RECIPE ?= librispeech librispeech_100 voxceleb
+# Wheels of torch: those without CUDA (PyTorch's own index, see "Get Started" on pytorch.org) where
+# there is no GPU and that index answers, else pip's default. TORCH_INDEX=URL, or an empty
+# TORCH_INDEX= for pip's default, decides instead.
+CPU_WHEELS = https://download.pytorch.org/whl/cpu
+ifeq ($(origin TORCH_INDEX),undefined)
+TORCH_INDEX = auto
+endif
 
 BIN = $(VENV)/bin
 DEMO = egs2/amazon_queen/star1
+SHELL = bash
 
-.PHONY: help install demo rehearse test lint docs clean
+.PHONY: help install install-all demo rehearse test lint docs clean
 
 help:
-	@echo "make demo          set up, distil Whisper base on real speech, ASR, SID, result table"
-	@echo "make demo SHORT=1  the same in six minutes"
+	@echo "make demo          set up, distil Whisper base on real speech, ASR, SID, result table, report"
+	@echo "make demo LONG=1   the same with a better student, in 25 minutes"
 	@echo "make rehearse      every stage of the large recipes on miniature corpora; RECIPE=voxceleb: of one"
 	@echo "make test          set up and run the tests"
 	@echo "make lint          ruff and mypy"
@@ -25,38 +31,54 @@ help:
 
 install: $(VENV)/.installed
 
-# pip is left as the venv brings it: pip 26 refuses ci_sdr, a dependency of ESPnet 202511.
+install-all: $(VENV)/.installed-all
+
+# What the recipes need. pip is left as the venv brings it: pip 26 refuses ci_sdr, a dependency
+# of ESPnet 202511. 2.11.0 is the newest release of both wheels that go together.
 $(VENV)/.installed: setup.py
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
-		|| { echo "espnet_star needs Python 3.10 to 3.13; set PYTHON=..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	if [ -n "$(TORCH_INDEX)" ]; then \
-		$(BIN)/python -m pip install -q --index-url "$(TORCH_INDEX)" torch==2.11.0 torchaudio==2.11.0; \
-	fi
-	$(BIN)/python -m pip install -q -e ".[all]"
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "espnet_star needs Python 3.11 to 3.13; set PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@index="$(TORCH_INDEX)"; \
+	if [ "$$index" = auto ]; then \
+		index=; \
+		if command -v nvidia-smi > /dev/null; then \
+			echo "set-up: a GPU is here: torch with CUDA from pip's default index"; \
+		elif $(BIN)/python -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' \
+			$(CPU_WHEELS)/torch/ 2> /dev/null; then \
+			index=$(CPU_WHEELS); \
+			echo "set-up: no GPU here: torch without CUDA from $$index"; \
+		else \
+			echo "set-up: no GPU here, but $(CPU_WHEELS) can't be reached: torch from pip's default index"; \
+		fi; \
+	fi; \
+	[ -z "$$index" ] || $(BIN)/python -m pip install -q --index-url "$$index" torch==2.11.0 torchaudio==2.11.0
+	@$(BIN)/python -m pip install -q -e ".[recipes]"
+	@touch $@
+
+$(VENV)/.installed-all: $(VENV)/.installed
+	@$(BIN)/python -m pip install -q -e ".[all]"
+	@touch $@
 
 demo: install
 	cd $(DEMO) && ./run.sh --python "$(abspath $(BIN)/python)" \
-		$(if $(SHORT),--short true) $(DEMO_OPTS)
+		$(if $(LONG),--long true) $(DEMO_OPTS)
 
 rehearse: $(addprefix rehearse-,$(RECIPE))
 
-rehearse-%: install
+rehearse-%: install-all
 	cd egs2/$*/star1 && ./run.sh --rehearse true --python "$(abspath $(BIN)/python)"
 
-test: install
+test: install-all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests
 
-lint: install
+lint: install-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: install
+docs: install-all
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
-SHELL = bash
-
 clean:
-	rm -rf $(DEMO)/{data,dump,dump_short,exp,exp_short,results,results_short} egs2/*/star1/rehearsal_run
+	rm -rf $(DEMO)/{data,dump,dump_long,exp,exp_long,results,results_long} egs2/*/star1/rehearsal_run

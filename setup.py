@@ -92,7 +92,7 @@ setup(
         "espnet_star.analysis.report": ["page.html"],
         "espnet_star.espnet3": ["conf/*.yaml"],
     },
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["espnet-star = espnet_star.__main__:main"]},
