@@ -114,7 +114,7 @@ def add_batches(
     Args:
         plan: Is added to.
         updates: Size and number of the updates.
-        seconds: Audio of the largest batch, padding counted.
+        seconds: Audio of the largest batch of a process, padding counted.
         expected: ``expected_batch`` and ``expected_updates``.
         schedule: See :func:`check_schedule`.
     """
@@ -188,12 +188,12 @@ def add_cost(
         plan: Is added to.
         model: ``StarDistillation``.
         found: Of :func:`probe`.
-        seconds: ``batch``, audio of the largest batch, and ``total``, of the whole
-            training.
+        seconds: ``batch``, audio of the largest batch of a process, and ``total``, of the
+            whole training.
         amp: Whether activations are in half precision.
         resources: What the training may use.
     """
-    memory = memory_of_a_rank(model, found, seconds["batch"], resources.ranks, 2 if amp else 4)
+    memory = memory_of_a_rank(model, found, seconds["batch"], 2 if amp else 4)
     who = "each process" if resources.on_cpu else "each GPU"
     plan.lines.append(
         f"memory: about {memory / GIB:.1f} GiB of {who} (weights, optimiser, and "

@@ -146,21 +146,20 @@ def _largest_layer(teacher: torch.nn.Module, speech: torch.Tensor, lengths: torc
 
 
 def memory_of_a_rank(
-    model: Any, found: Probe, seconds_per_batch: float, ranks: int, precision_bytes: int = 4
+    model: Any, found: Probe, seconds_per_batch: float, precision_bytes: int = 4
 ) -> float:
     """Bytes of one GPU while it trains.
 
     Args:
         model: ``StarDistillation``.
         found: Of :func:`probe`.
-        seconds_per_batch: Audio of the largest batch, padding counted, all ranks.
-        ranks: Processes that share a batch.
+        seconds_per_batch: Audio of its largest batch, padding counted.
         precision_bytes: Bytes of an activation: 4, or 2 with AMP.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() * p.element_size() for p in model.teacher.parameters())
     weights = trained * BYTES_PER_TRAINED + frozen
-    return weights + (found.held + found.passing) * seconds_per_batch / ranks * precision_bytes / 4
+    return weights + (found.held + found.passing) * seconds_per_batch * precision_bytes / 4
 
 
 def checkpoint_bytes(model: Any, kept: int) -> int:

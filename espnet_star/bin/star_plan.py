@@ -88,33 +88,6 @@ def split_of(args: argparse.Namespace, name: str) -> Survey:
     return survey(source, audio, hours, args.nj)
 
 
-def batches_of(config: argparse.Namespace, counts: Mapping[str, int], ranks: int) -> list[Any]:
-    """ESPnet's own batches of the training set."""
-    from espnet2.samplers.build_batch_sampler import build_batch_sampler
-
-    from espnet_star.data.lengths import bins_of, capped, check_lengths
-
-    bins = bins_of(config)
-    with tempfile.TemporaryDirectory(prefix="star_plan-") as folder:
-        path = f"{folder}/utt2num_samples"
-        write_table(path, counts)
-        with capped([path], config.max_samples) as files:
-            check_lengths(files[0], ranks, bins, "train")
-            return list(
-                build_batch_sampler(
-                    type=config.batch_type,
-                    shape_files=files,
-                    fold_lengths=config.fold_length,
-                    batch_size=config.batch_size,
-                    batch_bins=config.batch_bins,
-                    sort_in_batch=config.sort_in_batch,
-                    sort_batch=config.sort_batch,
-                    drop_last=config.drop_last_iter,
-                    min_batch_size=ranks,
-                )
-            )
-
-
 def built_schedule(config: argparse.Namespace, model: Any) -> dict[str, float]:
     """Build optimiser and scheduler as ESPnet will; returns the lengths of the schedule."""
     from espnet2.tasks.abs_task import scheduler_classes
@@ -136,28 +109,62 @@ def built_schedule(config: argparse.Namespace, model: Any) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Batches:
-    """Of the training set: what goes into an update, and seconds of audio."""
+    """Of the training set: what goes into an update, and seconds of audio.
+
+    Attributes:
+        updates: Sizes and numbers.
+        largest: Seconds of the largest share that a rank gets of a batch, padding counted.
+        one_pass: Seconds of one pass over the data.
+        notes: What a user should know.
+    """
 
     updates: UpdatePlan
     largest: float
     one_pass: float
+    notes: Sequence[str]
 
 
-def listed_batches(config: argparse.Namespace, counts: Mapping[str, int], ranks: int) -> Batches:
-    """Batches of lists of files."""
-    batches = batches_of(config, counts, ranks)
-    longest = max(len(batch) * max(counts[key] for key in batch) for batch in batches)
+def listed_batches(
+    config: argparse.Namespace, split: str, place: str, counts: Mapping[str, int], ranks: int
+) -> Batches:
+    """ESPnet's own batches of lists of files.
+
+    Args:
+        config: Options of ``star_train``.
+        split: ``train`` or ``valid``.
+        place: Where it is, for messages.
+        counts: Samples of each utterance.
+        ranks: Processes that share each batch.
+    """
+    from espnet2.train.distributed_utils import DistributedOption
+
+    from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
+    from espnet_star.tasks.star import StarTask
+
+    options = StarTask.build_iter_options(config, DistributedOption(), split)
+    with tempfile.TemporaryDirectory(prefix="star_plan-") as folder:
+        path = f"{folder}/utt2num_samples"
+        write_table(path, counts)
+        with capped([path], config.max_samples) as files:
+            batches = dealt_batches(config, options, files, ranks, f"{place} ({split})")
+            counts = read_counts(files[0])
+    # As ESPnet deals a batch out.
+    shares = (batch[rank::ranks] for batch in batches for rank in range(ranks))
+    largest = max(len(share) * max(counts[key] for key in share) for share in shares)
     total = sum(counts[key] for batch in batches for key in batch)
     sizes = [len(batch) for batch in batches]
     updates = UpdatePlan.of(sizes, config.accum_grad, config.max_epoch, config.num_iters_per_epoch)
-    return Batches(updates, longest / SAMPLE_RATE, total / SAMPLE_RATE)
+    note = long_clips(counts, bins_of(options))
+    notes = [f"{split}: {note}"] if note else []
+    return Batches(updates, largest / SAMPLE_RATE, total / SAMPLE_RATE, notes)
 
 
 def shard_batches(plan: Plan, config: argparse.Namespace, ranks: int) -> Batches:
     """Batches of shards, from their index."""
     from espnet2.train.distributed_utils import DistributedOption
 
-    from espnet_star.tasks.shard_options import shard_iter_factory, shards_of
+    from espnet_star.data.lengths import bins_of
+    from espnet_star.tasks.shard_options import remarks, shard_iter_factory, shards_of
     from espnet_star.tasks.star import StarTask
 
     places = shards_of(config, "train")
@@ -166,13 +173,28 @@ def shard_batches(plan: Plan, config: argparse.Namespace, ranks: int) -> Batches
     stream = factory.stream
     add_shards(plan, "train", stream.index)
     updates = factory.update_plan(config.accum_grad, config.max_epoch)
-    # Of the longest clips: full batches are filled up to this.
-    largest = (
-        ranks
-        * stream.rule.sizes[-1]
-        * min(stream.rule.max_seconds, stream.index.longest / SAMPLE_RATE)
-    )
-    return Batches(updates, largest, float(stream.index.samples.sum()) / SAMPLE_RATE)
+    notes = remarks(stream, config.num_workers, bins_of(options))
+    one_pass = float(stream.index.samples.sum()) / SAMPLE_RATE
+    return Batches(updates, stream.rule.largest, one_pass, notes)
+
+
+def batches_of(
+    plan: Plan, config: argparse.Namespace, args: argparse.Namespace, splits: Mapping[str, Survey]
+) -> Batches | None:
+    """Batches of both sets, with what is wrong with them; those of training are returned."""
+    found: dict[str, Batches] = {}
+    for split in ("train", "valid"):
+        shards, survey_of = getattr(config, f"{split}_shards"), splits.get(split)
+        try:
+            if shards and split == "train":
+                found[split] = shard_batches(plan, config, args.ranks)
+            elif not shards and survey_of and survey_of.counts:
+                place = getattr(args, split)[1]
+                found[split] = listed_batches(config, split, place, survey_of.counts, args.ranks)
+        except StarError as error:
+            plan.problems.append(str(error))
+    plan.notes += [note for batches in found.values() for note in batches.notes]
+    return found.get("train")
 
 
 def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
@@ -189,14 +211,7 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
     splits = {name: split_of(args, name) for name in ("train", "valid") if getattr(args, name)}
     for name, found in splits.items():
         add_data(plan, name, found)
-    batches = None
-    try:
-        if config.train_shards:
-            batches = shard_batches(plan, config, args.ranks)
-        elif splits["train"].counts:
-            batches = listed_batches(config, splits["train"].counts, args.ranks)
-    except StarError as error:
-        plan.problems.append(str(error))
+    batches = batches_of(plan, config, args, splits)
     model = StarTask.build_model(config)
     plan.lines += describe_sizes(model.encoder, model.teacher)
     seconds = {"batch": 0.0, "total": 0.0}

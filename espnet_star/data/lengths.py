@@ -1,16 +1,20 @@
-"""Lengths of utterances before a training: too long ones, too few of them."""
+"""Lengths of utterances before a training, and the batches that ESPnet makes of them."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from espnet2.samplers.build_batch_sampler import build_batch_sampler
+
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_counts, write_table
+from espnet_star.errors import first_line
+from espnet_star.outputs import SAMPLE_RATE
 
 # ESPnet's types of batches that are counted in samples, not in utterances.
 BY_SAMPLES = ("numel", "length")
@@ -67,29 +71,76 @@ def capped(shape_files: Sequence[str], longest: int | None) -> Iterator[list[str
         yield made
 
 
-def check_lengths(shape_file: str, ranks: int, batch_bins: int | None, split: str) -> None:
-    """Refuse data that cannot make a batch for every rank, or a clip larger than a batch.
+def dealt_batches(
+    args: Any, options: Any, shape_files: Sequence[str], ranks: int, place: str
+) -> list[Sequence[str]]:
+    """ESPnet's own batches, each with an utterance for every rank.
 
     Args:
-        shape_file: ``utt2num_samples``.
+        args: Options of the task.
+        options: ESPnet's of the split, with its ``batch_type``, ``batch_size`` and so on.
+        shape_files: ``utt2num_samples`` of each input.
         ranks: Processes that share each batch.
-        batch_bins: Samples of a batch, padding counted; None where batches are counted
-            in utterances.
-        split: ``train`` or ``valid``, for the message.
+        place: Where the data is, for messages; shape files may be made for the occasion.
+
+    Returns:
+        Utterance ids of each batch. A clip longer than ``batch_bins`` makes one with as few
+        others as the ranks allow.
 
     Raises:
-        DataError: Naming the file and the utterance.
+        DataError: If ESPnet makes no batches of the data, or one that is too small to be
+            dealt out.
     """
-    counts = read_counts(shape_file)
-    if len(counts) < ranks:
-        raise DataError(
-            f"{shape_file}: {len(counts)} utterances for {ranks} processes ({split}); every "
-            "process needs one of each batch: use fewer processes or more data"
+    # A file that ESPnet looks for beside the data.
+    categories = Path(options.data_path_and_name_and_type[0][0]).with_name("utt2category")
+    try:
+        sampler = build_batch_sampler(
+            type=options.batch_type,
+            shape_files=list(shape_files),
+            fold_lengths=args.fold_length,
+            batch_size=options.batch_size,
+            batch_bins=options.batch_bins,
+            sort_in_batch=args.sort_in_batch,
+            sort_batch=args.sort_batch,
+            drop_last=args.drop_last_iter,
+            min_batch_size=ranks if ranks > 1 else args.min_batch_size,
+            utt2category_file=str(categories) if categories.exists() else None,
         )
-    longest = max(counts, key=lambda key: counts[key], default=None)
-    if batch_bins is not None and longest is not None and counts[longest] > batch_bins:
+    # What ESPnet raises where options and data do not go together.
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"{shape_file}: {longest} has {counts[longest]} samples, more than a whole batch of "
-            f"{batch_bins} (batch_bins); leave such clips out with --max_samples, or cut them "
-            "with segments"
+            f"{place}: ESPnet makes no batches of it for {ranks} processes with batch_type "
+            f"{options.batch_type} ({first_line(error)}); change the options of batches, for "
+            "instance to batch_type numel"
+        ) from error
+    batches = list(sampler)
+    smallest = min(len(batch) for batch in batches)
+    if smallest < ranks:
+        held = len(read_counts(shape_files[0]))
+        found, remedy = f"{held} utterances", "more data"
+        if held >= ranks:
+            found = f"{smallest} utterances in a batch of batch_size {options.batch_size}"
+            remedy = "a larger batch_size"
+        raise DataError(
+            f"{place}: {found} for {ranks} processes; every process needs one of each batch: use "
+            f"fewer processes or {remedy}"
         )
+    return batches
+
+
+def long_clips(counts: Mapping[str, int], batch_bins: int | None) -> str | None:
+    """What a user should know of clips longer than a whole batch; None where there are none.
+
+    Args:
+        counts: Samples of each utterance.
+        batch_bins: Samples of a batch; None where batches are counted in utterances.
+    """
+    over = {key: count for key, count in counts.items() if count > (batch_bins or count)}
+    if batch_bins is None or not over:
+        return None
+    longest = max(over, key=lambda key: over[key])
+    return (
+        f"{len(over)} of {len(counts)} utterances {'are' if len(over) > 1 else 'is'} longer than a "
+        f"batch of {batch_bins / SAMPLE_RATE:.1f} s (batch_bins {batch_bins}) and a batch of its "
+        f"own; the longest is {longest} with {over[longest] / SAMPLE_RATE:.1f} s"
+    )

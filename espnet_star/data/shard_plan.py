@@ -32,14 +32,25 @@ class BatchRule:
         sizes: Utterances in a full batch of each bucket, from short to long.
         dropped: Utterances of the index that are left out: too short, too long.
         max_seconds: Longest clip that is not left out.
-        longest: Samples that the longest clip has at least that is not left out.
+        longest: Seconds that a clip of each bucket has at most.
     """
 
     bucket: np.ndarray
     sizes: tuple[int, ...]
     dropped: tuple[int, int]
     max_seconds: float
-    longest: int
+    longest: tuple[float, ...]
+
+    @property
+    def largest(self) -> float:
+        """Seconds of the largest batch of a rank, padding counted."""
+        return max(size * end for size, end in zip(self.sizes, self.longest, strict=True))
+
+    def longer_than(self, index: ShardIndex, samples: int) -> int:
+        """Utterances of the index that are not left out and surely have more samples."""
+        at_least = np.asarray([0.0, *GRID]) * index.fs
+        counts = index.counts.sum(axis=0)
+        return int(counts[(self.bucket >= 0) & (at_least >= samples)].sum())
 
 
 def batch_rule(
@@ -80,19 +91,21 @@ def batch_rule(
     place = np.minimum((share * buckets).astype(int), buckets - 1)
     used = np.unique(place[kept[: last + 1] > 0])
     bucket = np.full(len(GRID) + 1, -1)
-    sizes = []
+    sizes, tops = [], []
     for number, name in enumerate(used):
         lengths = np.flatnonzero((place == name) & (kept[: last + 1] > 0))
         # Those between, which this index has none of, stay -1.
         bucket[lengths] = number
         longest = round(float(ends[lengths[-1]]) * index.fs)
+        # A clip longer than a batch makes one.
         sizes.append(batch_size or max(1, round((batch_samples or 0) / longest)))
+        tops.append(min(longest, index.longest) / index.fs)
     return BatchRule(
         bucket=bucket,
         sizes=tuple(sizes),
         dropped=(int(total[0]), int(total[last + 1 :].sum())),
         max_seconds=GRID[last],
-        longest=round(GRID[int(np.flatnonzero(kept)[-1]) - 1] * index.fs),
+        longest=tuple(tops),
     )
 
 

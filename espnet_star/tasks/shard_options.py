@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from espnet_star.data.errors import DataError
-from espnet_star.data.lengths import BY_SAMPLES
+from espnet_star.data.lengths import BY_SAMPLES, bins_of
 from espnet_star.data.shard_index import ShardIndex, read_index
 from espnet_star.data.shard_plan import BatchRule, batch_rule
 from espnet_star.data.shard_stream import ShardStream, StreamOptions
@@ -97,7 +97,7 @@ def shard_iter_factory(
         iter_options: What ESPnet derived for ``mode``.
         mode: ``train`` or ``valid``.
         places: Directories, URLs or commands.
-        ranks: Reckon for so many, without a process group; None asks the group.
+        ranks: Reckon for so many, without a process group or a log; None asks the group.
 
     Raises:
         StarError: If shards are unusable, or an option has no meaning for them.
@@ -135,7 +135,10 @@ def shard_iter_factory(
         ),
         iter_options.collate_fn,
     )
-    _log(mode, stream, args.num_workers, world)
+    if ranks is None:
+        _log(mode, stream, world)
+        for remark in remarks(stream, args.num_workers, bins_of(iter_options)):
+            logging.warning("[%s] %s", mode, remark)
     return ShardIterFactory(
         stream,
         num_workers=min(args.num_workers, workers),
@@ -161,19 +164,47 @@ def _rule(args: argparse.Namespace, options: Any, index: ShardIndex, world: int)
             "--batch_size"
         )
     buckets = 1 if options.batch_type == "unsorted" else max(1, args.shard_buckets)
-    rule = batch_rule(index, samples, size, seconds, buckets)
-    if samples is not None and rule.longest > options.batch_bins:
-        raise DataError(
-            f"{index.place}: holds clips of over {rule.longest / index.fs:g} s, more than a whole "
-            f"batch of {options.batch_bins} samples (batch_bins); leave such clips out with "
-            "--shard_max_seconds"
+    return batch_rule(index, samples, size, seconds, buckets)
+
+
+def remarks(stream: ShardStream, asked: int, batch_bins: int | None) -> list[str]:
+    """What a user should know of how shards are read, beyond the rule.
+
+    Args:
+        stream: What this rank reads.
+        asked: Data loading processes asked for.
+        batch_bins: Samples of a batch, all ranks together; None where batches are counted
+            in utterances.
+    """
+    index, rule, options = stream.index, stream.rule, stream.options
+    found = []
+    if any(rule.dropped):
+        found.append(
+            f"{rule.dropped[0]} utterances of at most 0.05 s and {rule.dropped[1]} longer than "
+            f"{rule.max_seconds:g} s are left out (--shard_max_seconds); the longest has "
+            f"{index.longest / index.fs:.1f} s"
         )
-    return rule
-
-
-def _log(mode: str, stream: ShardStream, asked: int, world: int) -> None:
-    index, rule, workers = stream.index, stream.rule, stream.options.workers
+    over = rule.longer_than(index, batch_bins) if batch_bins else 0
+    if batch_bins and over:
+        found.append(
+            f"{over} of {index.utterances} utterances are longer than a batch of "
+            f"{batch_bins / index.fs:.1f} s (batch_bins {batch_bins}); every process takes such a "
+            f"clip alone, of up to {min(rule.max_seconds, index.longest / index.fs):.1f} s"
+        )
+    if options.workers < asked:
+        found.append(f"{options.workers} workers, not {asked}: no more shards")
     plan = stream.plan(0)
+    more = plan.batches * options.slots - plan.full
+    if more > 0.05 * plan.full:
+        found.append(
+            f"to keep all data loading processes in step, {more} of {plan.full} batches are cut "
+            "in two: more and smaller shards share better (star_shards --min_shards)"
+        )
+    return found
+
+
+def _log(mode: str, stream: ShardStream, world: int) -> None:
+    index, workers = stream.index, stream.options.workers
     logging.info(
         "[%s] %s: %d utterances, %.2f h in %d shards for %d ranks of %d data loading processes; "
         "%d buckets; %d batches a rank in the first pass",
@@ -184,26 +215,6 @@ def _log(mode: str, stream: ShardStream, asked: int, world: int) -> None:
         len(index.sources),
         world,
         workers,
-        len(rule.sizes),
-        plan.batches * workers,
+        len(stream.rule.sizes),
+        stream.steps(0),
     )
-    if any(rule.dropped):
-        logging.warning(
-            "[%s] %d utterances of at most 0.05 s and %d longer than %g s are left out "
-            "(--shard_max_seconds); the longest has %.1f s",
-            mode,
-            *rule.dropped,
-            rule.max_seconds,
-            index.longest / index.fs,
-        )
-    if workers < asked:
-        logging.warning("[%s] %d workers, not %d: no more shards", mode, workers, asked)
-    more = plan.batches * stream.options.slots - plan.full
-    if more > 0.05 * plan.full:
-        logging.warning(
-            "[%s] to keep all data loading processes in step, %d of %d batches are cut in two: "
-            "more and smaller shards share better (star_shards --min_shards)",
-            mode,
-            more,
-            plan.full,
-        )

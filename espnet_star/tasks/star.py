@@ -20,7 +20,8 @@ from espnet2.utils.config_argparse import ArgumentParser
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 
-from espnet_star.data.lengths import bins_of, capped, check_lengths
+from espnet_star.data.kaldi import read_counts
+from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
 from espnet_star.distillation import StarDistillation
 from espnet_star.distillation_trainer import DistillationTrainer
 from espnet_star.errors import StarError, unknown_name
@@ -144,14 +145,15 @@ class StarTask(Guarded, AbsTask):
         """ESPnet's batches, of utterances that fit.
 
         Raises:
-            DataError: If there are fewer utterances than ranks, or one alone is larger
-                than a batch.
+            DataError: If ESPnet cannot deal batches of them out to all ranks.
         """
         ranks = torch.distributed.get_world_size() if iter_options.distributed else 1
-        bins = bins_of(iter_options)
         with capped(iter_options.shape_files, args.max_samples) as files:
-            for file in files:
-                check_lengths(file, ranks, bins, mode)
+            place = f"{iter_options.shape_files[0]} ({mode})"
+            dealt_batches(args, iter_options, files, ranks, place)
+            note = long_clips(read_counts(files[0]), bins_of(iter_options))
+            if note:
+                logging.warning("%s: %s", place, note)
             iter_options.shape_files = files
             return super().build_sequence_iter_factory(args, iter_options, mode)
 

@@ -53,6 +53,22 @@ def test_hours_and_money_of_gpus(options, tmp_path, capsys):
     assert "reckoned, not measured" in capsys.readouterr().out
 
 
+def test_clips_longer_than_a_batch(options, tmp_path, capsys):
+    """Fails if what ESPnet trains on is refused, or its memory is not that of the longest."""
+    given = ["--batch_type", "numel", "--batch_bins", "4000"]
+    star_plan.main(options(*given))
+    printed = capsys.readouterr().out
+    assert "note: train: 3 of 8 utterances are longer than a batch of 0.2 s" in printed
+    assert "the longest is s1_7 with 0.3 s" in printed
+    whole = json.loads((tmp_path / "plan.json").read_text())
+    assert whole["problems"] == []
+    assert whole["updates"]["largest_batch_seconds"] >= 4840 / 16000
+    # Two processes may each have to take a long one.
+    star_plan.main(options(*given, plan=["--ranks", "2"]))
+    shared = json.loads((tmp_path / "plan.json").read_text())
+    assert shared["updates"]["largest_batch_seconds"] >= 4840 / 16000
+
+
 def test_shards_are_reckoned_by_their_index(options, shards, tmp_path, capsys):
     """Fails if hours or updates differ from those of the files that shards were made of."""
     files = options("--train_shards", str(shards))
@@ -70,8 +86,9 @@ def test_shards_are_reckoned_by_their_index(options, shards, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "plan", "message"),
     [
-        (["--batch_type", "numel", "--batch_bins", "4000"], [], "more than a whole batch of 4000"),
-        ([], ["--ranks", "9"], "8 utterances for 9 processes"),
+        ([], ["--ranks", "9"], "(train): 8 utterances for 9 processes"),
+        ([], ["--ranks", "5"], "4 utterances in a batch of batch_size 4 for 5 processes"),
+        (["--valid_batch_size", "2"], ["--ranks", "3"], "(valid): 2 utterances in a batch"),
         (["--expected_batch", "48"], [], "effective batch is 4.0 utterances"),
         (["--accum_grad", "5"], [], "no update is ever made"),
         (["--scheduler", "warmuplr", "--scheduler_conf", "warm=1"], [], "refuses scheduler_conf"),

@@ -31,16 +31,25 @@ def test_the_rank_that_is_left_names_the_one_that_died(command, tmp_path):
 def test_fewer_utterances_than_ranks(command, data_directory, tmp_path):
     made = command(tmp_path / "exp", data=spoilt(data_directory, tmp_path / "data", count=1))
     join(ranks(made, tmp_path / "meet"), 1)
-    assert "1 utterances for 2 processes (train)" in log_of(made).read_text()
+    assert "utt2num_samples (train): 1 utterances for 2 processes" in log_of(made).read_text()
 
 
-def test_an_endless_clip_is_refused_or_left_out(command, tmp_path):
-    bins = ["--batch_type", "numel", "--batch_bins", "4600"]
-    with pytest.raises(StarError, match="more than a whole batch of 4600"):
-        distil(command(tmp_path / "one", *bins))
-    made = command(tmp_path / "two", *bins, "--max_samples", "4600", "--max_epoch", 1)
+def test_a_clip_longer_than_a_batch_trains(command, tmp_path, caplog):
+    """Fails if such clips are refused, left out unasked, or trained on without a word."""
+    caplog.set_level("INFO")
+    bins = ["--batch_type", "numel", "--batch_bins", "4600", "--max_epoch", 1]
+    distil(command(tmp_path / "one", *bins))
+    assert "is longer than a batch of 0.3 s (batch_bins 4600)" in caplog.text
+    assert "the longest is s1_7 with 0.3 s" in caplog.text
+    assert "passes over 8 utterances" in caplog.text
+    made = command(tmp_path / "ranks", *bins)
+    join(ranks(made, tmp_path / "meet"))
+    assert "1.0 passes over 8 utterances" in log_of(made).read_text()
+    made = command(tmp_path / "two", *bins, "--max_samples", "4600")
     join(start(made))
-    assert "longer than max_samples 4600 are left out" in log_of(made).read_text()
+    log = log_of(made).read_text()
+    assert "longer than max_samples 4600 are left out" in log
+    assert "longer than a batch" not in log
 
 
 def test_an_effective_batch_that_was_not_meant(command, tmp_path):

@@ -180,8 +180,20 @@ def test_clips_left_out_and_uneven_shards_are_told(factory, caplog):
     assert "0 utterances of at most 0.05 s and 8 longer than 0.5 s are left out" in text
     assert "the longest has 0.7 s" in text
     assert "batches are cut in two: more and smaller shards share better" in text
+    assert "longer than a batch" not in text
     factory(*BINS, "--num_workers", 20)
     assert "8 workers, not 20: no more shards" in caplog.text
+
+
+def test_clips_longer_than_a_batch_are_batches_of_their_own(factory, caplog):
+    """Fails if they are refused, or told of differently than in lists of files."""
+    made = factory("--batch_type", "numel", "--batch_bins", 7000)
+    assert "8 of 24 utterances are longer than a batch of 0.4 s (batch_bins 7000)" in caplog.text
+    assert "takes such a clip alone, of up to 0.7 s" in caplog.text
+    batches = keys(made.build_iter(1))
+    assert sum(map(len, batches)) == 24
+    long = [batch for batch in batches if any(int(key[-2:]) >= 16 for key in batch)]
+    assert len(long) == 8
 
 
 def test_lists_of_files_split_in_parts_are_read_as_before(
@@ -213,7 +225,6 @@ def test_lists_of_files_split_in_parts_are_read_as_before(
         (["--train_shards", "/nowhere"], "/nowhere: has no shards.json"),
         (["--shard_max_seconds", "0.1"], "no clip of 0.05 to 0.1 s is left"),
         (["--max_samples", "1600"], "no clip of 0.05 to 0.1 s is left"),
-        (["--batch_type", "numel", "--batch_bins", "7000"], "clips of over 0.5 s, more than a wh"),
         (["--expected_batch", "48", "--batch_size", "8"], "effective batch is 8.0 utterances"),
     ],
 )
