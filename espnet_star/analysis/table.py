@@ -271,6 +271,18 @@ def lookup(results: dict[str, Any], name: str) -> float:
     raise DataError(f"{name}: no system {system!r}, only {some(keys, 20)}")
 
 
+def _relation(texts: Sequence[str]) -> tuple[str, str, float]:
+    if len(texts) not in (2, 3):
+        raise DataError(f"expected two of SYSTEM.METRIC and perhaps a difference, got {texts}")
+    try:
+        margin = float(texts[2]) if len(texts) == 3 else 0.0
+    except ValueError:
+        margin = -1.0
+    if not 0 <= margin < float("inf"):
+        raise DataError(f"expected a difference such as 0.06, got {texts[2]!r}")
+    return texts[0], texts[1], margin
+
+
 def violations(
     results: dict[str, Any],
     greater: Sequence[Sequence[str]] = (),
@@ -280,16 +292,20 @@ def violations(
 
     Args:
         results: What `merge` returned.
-        greater: Pairs ``system.metric`` of which the first must be greater.
-        less: Pairs of which the first must be less.
+        greater: Pairs ``system.metric`` of which the first must be greater; a third text
+            is the least difference, 0.06 for six points.
+        less: Pairs of which the first must be less, likewise.
 
     Raises:
-        DataError: As `lookup`.
+        DataError: As `lookup`; if a relation is no pair, or a difference no number above 0.
     """
     found = []
-    for word, sign, pairs in (("greater", 1, greater), ("less", -1, less)):
-        for first, second in pairs:
+    for word, sign, relations in (("greater", 1, greater), ("less", -1, less)):
+        for relation in relations:
+            first, second, margin = _relation(relation)
             a, b = lookup(results, first), lookup(results, second)
-            if not sign * a > sign * b:
-                found.append(f"{first} = {a:.4g} should be {word} than {second} = {b:.4g}")
+            # 0.444 - 0.36 is a hair below 0.084.
+            if not (sign * a > sign * b and sign * (a - b) > margin - 1e-9):
+                by = f"by {margin:g} " if margin else ""
+                found.append(f"{first} = {a:.4g} should be {by}{word} than {second} = {b:.4g}")
     return found

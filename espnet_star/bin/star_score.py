@@ -55,11 +55,12 @@ def get_parser() -> argparse.ArgumentParser:
     for name in ("greater", "less"):
         check.add_argument(
             f"--{name}",
-            nargs=2,
+            nargs="+",
             action="append",
             default=[],
             metavar="SYSTEM.METRIC",
-            help=f"The first must be {name}, e.g. student.sid_acc undistilled.sid_acc",
+            help=f"The first must be {name}, e.g. student.sid_acc undistilled.sid_acc; a number "
+            "after them is the least difference (0.06: six points)",
         )
     return parser
 

@@ -125,6 +125,20 @@ def test_relations(results):
     assert len(violations(results, greater=[["student.cer", "student.cer"]])) == 1
 
 
+@pytest.mark.parametrize(("margin", "holds"), [("0.084", True), ("0.085", False)])
+def test_a_relation_may_ask_for_a_difference(results, margin, holds):
+    """Fails if CI passes a student that is better by a hair; 0.444 - 0.36 is 0.084 but for rounding."""
+    found = violations(results, greater=[["student.sid_acc", "undistilled.sid_acc", margin]])
+    assert (found == []) is holds
+    assert violations(results, less=[["student.cer", "undistilled.cer", "0.1"]]) == []
+
+
+@pytest.mark.parametrize("relation", [["student.cer"], ["student.cer", "undistilled.cer", "much"]])
+def test_a_relation_that_is_none_is_named(results, relation):
+    with pytest.raises(DataError, match="expected"):
+        violations(results, greater=[relation])
+
+
 def test_lookup_names_what_there_is(results):
     with pytest.raises(DataError, match="no system 'teacher', only student, undistilled"):
         lookup(results, "teacher.cer")

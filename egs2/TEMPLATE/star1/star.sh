@@ -85,6 +85,7 @@ finetune_token_type=bpe
 finetune_vocab_size=300
 finetune_decode_args="--ctc_weight 1.0 --beam_size 1"
 finetune_model=valid.loss.best.pth
+sid_systems=          # Compare these in speaker identification; "systems" by default.
 sid_config=conf/train_sid.yaml
 sid_args=
 sv_config=conf/train_sv.yaml  # Heads of train_sv_TAG.yaml are exp/sv_SYSTEM_TAG.
@@ -166,7 +167,11 @@ if "${shards}"; then
     "${check_only}" && [ ! -f "${shard_dir}/shards.json" ] || train_shards=${shard_dir}
 fi
 
-for system in ${systems}; do frontend "${system}" > /dev/null; done  # All known?
+[ -n "${sid_systems}" ] || sid_systems=${systems}
+for system in ${systems} ${sid_systems}; do frontend "${system}" > /dev/null; done  # All known?
+for system in ${sid_systems}; do
+    [[ " ${systems} " == *" ${system} "* ]] || fail "--sid_systems has ${system}, which is not among --systems"
+done
 # shellcheck disable=SC2206
 asr_systems=(${systems/logmel_raw/})
 # shellcheck disable=SC2206
@@ -184,7 +189,7 @@ sv_tag=$(basename "${sv_config}" .yaml)  # train_sv.yaml: "", train_sv_TAG.yaml 
 [[ ${sv_tag} == train_sv* ]] && sv_tag=${sv_tag#train_sv} || sv_tag=_${sv_tag}
 sid_heads=()  # SYSTEM, then SYSTEM_channel, of each system.
 for column in "${columns[@]}"; do
-    for system in ${systems}; do sid_heads+=("${system}${column}"); done
+    for system in ${sid_systems}; do sid_heads+=("${system}${column}"); done
 done
 
 if ! "${skip_data_prep}"; then
