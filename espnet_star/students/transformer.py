@@ -12,7 +12,6 @@ from espnet_star.students.dropout import Dropout, attention_with_dropout, ours_p
 from espnet_star.students.front import PositionalConv
 from espnet_star.students.prepared import linear
 
-
 # The width of a head must be a multiple of it for the GPU kernels that hold no n-by-n weights.
 GPU_ALIGNMENT = 8
 
