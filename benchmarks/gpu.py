@@ -25,7 +25,8 @@ import gpu_correct
 import gpu_speed
 import gpu_step
 import torch
-from gpu_run import Report, Run, known_gpu
+from gpu_card import known_gpu
+from gpu_run import Report, Run
 
 from espnet_star.errors import StarError
 
@@ -72,7 +73,7 @@ def main(command: Sequence[str] | None = None) -> int:
         return 2
     warnings.filterwarnings("ignore", category=FutureWarning)
     run = Run(args.device, args.small, begin + 60 * args.minutes, not args.no_compile)
-    run.gpu = known_gpu(run)
+    run.gpu = known_gpu(run.cuda)
     report = Report(run, args)
     try:
         for key in args.sections:

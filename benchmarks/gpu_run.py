@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_card import card_facts, describe
 from harness import table
 
 from espnet_star.analysis.machine import machine_facts
 from espnet_star.analysis.table import write_json
-from espnet_star.analysis.training_cost import Gpu, gpu_of_card
+from espnet_star.analysis.training_cost import Gpu
 from espnet_star.data.kaldi import write_lines
 from espnet_star.errors import first_line
 
@@ -96,7 +96,7 @@ class Report:
 
     def __init__(self, run: Run, args: argparse.Namespace) -> None:
         self.run, self.json, self.markdown = run, args.json, args.markdown
-        self.facts = machine_facts() | card_facts(run)
+        self.facts = machine_facts() | card_facts(run.cuda)
         self.results: list[Row] = []
 
     def take(self, section: Section) -> None:
@@ -122,7 +122,7 @@ class Report:
                 result["error"] = traceback.format_exc()
             free(self.run)
         result["seconds"] = round(time.monotonic() - begin, 1)
-        result["card"] = card_facts(self.run)
+        result["card"] = card_facts(self.run.cuda)
         print("\n".join(self._lines(result)), flush=True)
         self.write()
 
@@ -164,46 +164,6 @@ class Report:
             lines += [f"- {note}" for note in result["notes"]]
             lines += [f"- {where}; this section took {result['seconds']:.0f} s.", ""]
         return lines
-
-
-def card_facts(run: Run) -> Row:
-    """Name of the device, driver, CUDA, and the clocks of this moment where they are known."""
-    if not run.cuda:
-        return {"card": "CPU"}
-    facts: Row = {
-        "card": torch.cuda.get_device_name(),
-        "card_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
-    asked = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu")
-    command = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return facts
-    values = [value.strip() for value in done.stdout.splitlines()[0].split(",")]
-    return facts | dict(zip(asked, values, strict=False))
-
-
-def describe(facts: Row) -> str:
-    """Where numbers were measured, in one line."""
-    parts = [f"{facts['date']}: {facts['card']}"]
-    if "cuda" in facts:
-        parts.append(f"CUDA {facts['cuda']}, driver {facts.get('driver_version', 'unknown')}")
-        parts.append(
-            f"clock {facts.get('clocks.sm', 'unknown')} of {facts.get('clocks.max.sm', 'unknown')}"
-            f", memory {facts.get('clocks.mem', 'unknown')}"
-        )
-    parts.append(f"{facts['cpu']}, {facts['cores']} cores")
-    parts.append(f"torch {facts['torch']}, transformers {facts['transformers']}")
-    return "; ".join(parts)
-
-
-def known_gpu(run: Run) -> Gpu | None:
-    """Figures of the card's vendor."""
-    found = gpu_of_card(torch.cuda.get_device_name()) if run.cuda else None
-    return found[1] if found else None
 
 
 def free(run: Run) -> None:

@@ -99,13 +99,16 @@ def update_of(run: Run, mode: Mode, batch: Callable[[], models.Batch]) -> Callab
 def rows_of(run: Run, mode: Mode) -> Iterator[Row]:
     """One row a size of the batch."""
     held: list[models.Batch] = []
-    update = update_of(run, mode, lambda: held[0])
-    for seconds in (2, 4) if run.small else SECONDS:
+    row: Row = {"mode": mode.label(), "arithmetic": mode.arithmetic, "outcome": "ok"}
+    otherwise = NOT_COMPILED if mode.compiled else FAILED
+    built = attempt(run, lambda: {"update": update_of(run, mode, lambda: held[0])}, otherwise)
+    if "update" not in built:
+        yield row | built
+        return
+    for seconds in (2,) if run.small else SECONDS:
         held[:] = [models.training_batch(run, seconds)]
-        row: Row = {"mode": mode.label(), "arithmetic": mode.arithmetic, "seconds": seconds}
-        row["outcome"] = "ok"
-        work = partial(measured, run, mode, update, held[0])
-        yield row | attempt(run, work, NOT_COMPILED if mode.compiled else FAILED)
+        work = partial(measured, run, mode, built["update"], held[0])
+        yield row | {"seconds": seconds} | attempt(run, work, otherwise)
 
 
 def measured(run: Run, mode: Mode, update: Callable[[], Any], batch: models.Batch) -> Row:
