@@ -70,7 +70,7 @@ def publish(
     lines = [f"# {title}", ""]
     for value in dict.fromkeys(row.get(by) for row in rows) if by else (None,):
         lines += [f"## {value}", ""] if by else []
-        lines += [*_table(columns, [row for row in rows if not by or row.get(by) == value]), ""]
+        lines += [*table(columns, [row for row in rows if not by or row.get(by) == value]), ""]
     notes = list(notes)
     lines += [f"- {note}" for note in notes] + [""] * bool(notes)
     gpus = f", {some(facts['gpus'])}" if facts["gpus"] else ""
@@ -90,9 +90,10 @@ def publish(
     return "\n".join(lines) + "\n"
 
 
-def _table(
+def table(
     columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
+    """Lines of a Markdown table, see :func:`publish`."""
     headers = [header for header, _ in columns.values()]
     yield f"| {' | '.join(headers)} |"
     # Numbers to the right.

@@ -31,14 +31,21 @@ FRAMES = (50, 100, 250, 500, 750, 1500, 3000)
 MIB = 2**20
 
 
-def inputs(frames: int) -> tuple[LayerOutputs, LayerOutputs]:
+def inputs(
+    frames: int,
+    batch: int = BATCH,
+    states: int = STATES,
+    widths: tuple[int, int] = (S_WIDTH, T_WIDTH),
+    device: str = "cpu",
+) -> tuple[LayerOutputs, LayerOutputs]:
     """States of student (with gradient) and teacher as LayerNorms leave them."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.full((BATCH,), frames)
+    generator = torch.Generator(device).manual_seed(0)
+    lengths = torch.full((batch,), frames, device=device)
+    options = {"generator": generator, "device": device}
     sides = []
-    for width in (S_WIDTH, T_WIDTH):
-        states = [torch.randn(BATCH, frames, width, generator=generator) for _ in range(STATES)]
-        sides.append(LayerOutputs(tuple(states), lengths))
+    for width in widths:
+        made = [torch.randn(batch, frames, width, **options) for _ in range(states)]
+        sides.append(LayerOutputs(tuple(made), lengths))
     for state in sides[0].hidden_states:
         state.requires_grad_()
     return sides[0], sides[1]

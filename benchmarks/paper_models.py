@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from espnet_star.analysis.subjects import find_subject
+from espnet_star.analysis.subjects import SHAPES
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.abs_teacher import AbsTeacher
 
 
-def random_teacher(**conf: Any) -> AbsTeacher:
+def random_teacher(values: Mapping[str, Any] | None = None, **conf: Any) -> AbsTeacher:
     """A teacher of HuBERT Base's shape; `torch.manual_seed` before it gives the same weights.
 
     Args:
+        values: Changes to the shape, in Transformers' names.
         **conf: Options of the adapter, for instance ``dtype="bfloat16"``. Waveforms are not
             normalised, as for HuBERT Base.
     """
     disable_progress_bar()
+    config = transformers.HubertConfig(**(SHAPES["hubert_base"][1] | dict(values or {})))
     with tempfile.TemporaryDirectory() as directory:
-        find_subject("hubert_base").build().save_pretrained(directory)
+        transformers.HubertModel(config).eval().save_pretrained(directory)
         return build_teacher(directory, do_normalize=False, **conf)
 
 

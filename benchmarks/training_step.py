@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 import transformers
-from espnet2.samplers.num_elements_batch_sampler import NumElementsBatchSampler
 from harness import arguments, publish
 from paper_models import adamw, random_teacher
 
@@ -67,6 +66,9 @@ def plain_batches(count: int) -> Iterator[Batch]:
 
 def our_batches(count: int) -> Iterator[Batch]:
     """ESPnet's batches by number of samples: sorted by length, padding counted."""
+    # Here: it needs much of what ESPnet depends on, which other users of this module need not.
+    from espnet2.samplers.num_elements_batch_sampler import NumElementsBatchSampler
+
     lengths = {f"u{i:02}": n for i, n in enumerate(file_order(count))}
     with tempfile.NamedTemporaryFile("w", suffix=".scp") as file:
         file.writelines(f"{key} {n}\n" for key, n in lengths.items())

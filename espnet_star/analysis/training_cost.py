@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,21 +30,32 @@ class Gpu:
         memory: GB.
         float32: Peak TFLOP/s in float32.
         amp: Peak TFLOP/s in bfloat16 (float16 on the V100), dense.
+        tf32: Peak TFLOP/s of products with TF32 inputs, dense; as float32 where there are none.
+        card: What the driver calls it, as a regular expression.
     """
 
     memory: float
     float32: float
     amp: float
+    tf32: float
+    card: str
 
 
-# NVIDIA's data sheets: V100 (SXM2), A100 (SXM), H100 (SXM), GeForce 3090 and 4090 (dense).
+# NVIDIA's data sheets, without sparsity: V100 (SXM2), A100 (SXM), H100 and H200 (SXM; the same
+# processor), H100 (PCIe), A10, L4, L40S; and its architecture papers: GeForce 3090 and 4090,
+# with products summed in float32.
 GPUS = {
-    "v100-32g": Gpu(32, 15.7, 125),
-    "a100-40g": Gpu(40, 19.5, 312),
-    "a100-80g": Gpu(80, 19.5, 312),
-    "h100-80g": Gpu(80, 67, 989),
-    "rtx3090": Gpu(24, 35.6, 71),
-    "rtx4090": Gpu(24, 82.6, 165),
+    "v100-32g": Gpu(32, 15.7, 125, 15.7, r"V100-SXM\d-32GB"),
+    "a100-40g": Gpu(40, 19.5, 312, 156, r"A100-(SXM4|PCIE)-40GB"),
+    "a100-80g": Gpu(80, 19.5, 312, 156, r"A100[- ](SXM4-|PCIe )?80GB"),
+    "h100-80g": Gpu(80, 67, 989, 494, r"H100 80GB HBM3"),
+    "h100-pcie": Gpu(80, 51, 756, 378, r"H100 PCIe"),
+    "h200": Gpu(141, 67, 989, 494, r"H200$"),
+    "a10": Gpu(24, 31.2, 125, 62.5, r"A10$"),
+    "l4": Gpu(24, 30.3, 121, 60, r"L4$"),
+    "l40s": Gpu(48, 91.6, 362, 183, r"L40S$"),
+    "rtx3090": Gpu(24, 35.6, 71, 35.6, r"RTX 3090$"),
+    "rtx4090": Gpu(24, 82.6, 165, 82.6, r"RTX 4090$"),
 }
 
 
@@ -56,6 +68,14 @@ def find_gpu(name: str) -> Gpu:
     if name not in GPUS:
         raise unknown_name("GPU", name, GPUS)
     return GPUS[name]
+
+
+def gpu_of_card(name: str) -> tuple[str, Gpu] | None:
+    """Key and data of the GPU that a driver names, None where it is not in `GPUS`."""
+    for key, gpu in GPUS.items():
+        if re.search(gpu.card, name):
+            return key, gpu
+    return None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def check_frames(student: LayerOutputs, teacher: LayerOutputs) -> None:
     Raises:
         ValueError: If batch sizes or valid lengths differ.
     """
-    if not torch.equal(student.lengths.cpu(), teacher.lengths.cpu()):
+    theirs = teacher.lengths.to(student.lengths.device)
+    if not torch.equal(student.lengths, theirs):
         raise ValueError(
             "student and teacher must have the same valid frames, got "
             f"{student.lengths.tolist()} and {teacher.lengths.tolist()}"

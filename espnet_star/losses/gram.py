@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from espnet_star.losses import gram_forms
 from espnet_star.losses.gram_forms import FRAME_CELLS, Term, frame_form, width_form
 
 # The larger products of the two forms run a little faster; benchmarks/objective.py shows where
@@ -73,7 +74,8 @@ class _GramObjective(torch.autograd.Function):
             terms += distances @ scale[rows]
         if gradient is not None:
             ctx.save_for_backward(*gradient.unbind())
-        value = (terms * terms.new_tensor(weights)).sum()
+        # Not through a tensor of weights: a GPU would have to wait for its copy.
+        value = weights[0] * terms[0] + weights[1] * terms[1]
         terms = terms.to(first.dtype)
         ctx.mark_non_differentiable(terms)
         return value.to(first.dtype), terms
@@ -101,7 +103,7 @@ def groups(lengths: torch.Tensor, like: torch.Tensor) -> Iterator[tuple[slice, i
     A GPU takes the padded batch as a whole. A CPU takes utterances one by one, without
     padding, and short neighbours of equal length together.
     """
-    if like.device.type != "cpu":
+    if not gram_forms.in_pieces(like):
         yield slice(0, len(lengths)), like.shape[1]
         return
     sizes = lengths.tolist()

@@ -18,13 +18,22 @@ from dataclasses import dataclass
 
 import torch
 
-# Entries of n-by-n matrices held at once: what stays in a processor's cache.
-FRAME_CELLS = 2**19
+# Entries of n-by-n matrices held at once: what stays in a processor's cache, and what gives
+# all of a GPU something to do.
+FRAME_CELLS, GPU_FRAME_CELLS = 2**19, 2**24
 # Rows of a symmetric product computed at once; the triangle below is left out.
 BLOCK = 128
 # Distances smaller than this share of what they are the difference of are computed again
 # in float64. Rounding of float32 is then at most about 1e-4 of the value.
 CANCELLED = 1e-3
+
+
+def in_pieces(x: torch.Tensor) -> bool:
+    """Whether to compute piece by piece, in a processor's cache: on CPUs.
+
+    On a GPU a piece would keep a few of its multiprocessors busy and wait for its launch.
+    """
+    return x.device.type == "cpu"
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,8 @@ def frame_form(
     distances = student[0].new_zeros((2, batch), dtype=torch.float64)
     if gradient is not None:
         gradient.zero_()
-    step = max(1, FRAME_CELLS // (2 * batch * frames * frames))
+    cells = FRAME_CELLS if in_pieces(student[0]) else GPU_FRAME_CELLS
+    step = max(1, cells // (2 * batch * frames * frames))
     for first in range(0, layers, step):
         part = slice(first, min(first + step, layers) + 1)
         distances += _frame_part(
@@ -199,15 +209,16 @@ class _Products:
 
 
 def _symmetric(out: torch.Tensor, plus: torch.Tensor, minus: torch.Tensor | None = None) -> None:
-    """``plus @ plus' - minus @ minus'``, every pair of blocks once.
+    """``plus @ plus' - minus @ minus'``; on CPUs every pair of blocks once.
 
     Args:
         out: ``(B, m, m)``, filled.
         plus: ``(B, m, k)``.
         minus: ``(B, m, j)`` or None.
     """
-    for start in range(0, out.shape[1], BLOCK):
-        rows, stop = slice(start, start + BLOCK), start + BLOCK
+    block = BLOCK if in_pieces(out) else out.shape[1]
+    for start in range(0, out.shape[1], block):
+        rows, stop = slice(start, start + block), start + block
         _product(plus[:, rows], plus[:, start:].mT, out[:, rows, start:])
         if minus is not None:
             _subtract_product(minus[:, rows], minus[:, start:].mT, out[:, rows, start:])

@@ -122,4 +122,6 @@ class TemporalGramLoss(AbsDistillationLoss):
 
 def join(states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
     """Valid frames of a batch as one utterance: ``(B, N, D) -> (1, sum of lengths, D)``."""
-    return [state[mask][None] for state in states]
+    # Once for all layers: a GPU has to say how many there are, and everything waits for it.
+    (valid,) = mask.flatten().nonzero(as_tuple=True)
+    return [state.flatten(0, 1).index_select(0, valid)[None] for state in states]

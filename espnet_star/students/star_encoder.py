@@ -140,15 +140,16 @@ class StarEncoder(AbsEncoder):
             speech = speech[:, :, 0]
         if speech.dim() != 2:
             raise StarError(f"speech must have shape (B, T), got {tuple(speech.shape)}")
-        shortest = int(lengths.min())
+        sizes = lengths.tolist()  # once: a GPU has to be waited for
+        shortest, longest = min(sizes), max(sizes)
         if shortest < RECEPTIVE_FIELD:
             raise StarError(
                 f"an utterance of the batch has {shortest} samples; one frame needs "
                 f"{RECEPTIVE_FIELD} (25 ms at 16 kHz). Drop shorter clips in data preparation"
             )
-        if int(lengths.max()) > speech.shape[1]:
+        if longest > speech.shape[1]:
             raise StarError(
-                f"lengths must be at most T = {speech.shape[1]} samples, got {int(lengths.max())}"
+                f"lengths must be at most T = {speech.shape[1]} samples, got {longest}"
             )
         return speech
 

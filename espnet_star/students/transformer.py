@@ -12,6 +12,42 @@ from espnet_star.students.dropout import Dropout, attention_with_dropout, ours_p
 from espnet_star.students.front import PositionalConv
 from espnet_star.students.prepared import linear
 
+# The width of a head must be a multiple of it for the GPU kernels that hold no n-by-n weights.
+GPU_ALIGNMENT = 8
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float
+) -> torch.Tensor:
+    """Scaled dot-product attention by torch's kernels.
+
+    On a GPU heads are filled up with zeros, which change nothing: with the published student's
+    54 channels a head torch would fall back to the form that keeps all n-by-n weights.
+
+    Args:
+        q: Queries ``(B, H, N, E)``.
+        k: Keys, same shape.
+        v: Values, same shape.
+        mask: ``(B, 1, 1, N)``, true on valid keys; None if all are.
+        dropout: Probability of dropping a weight.
+
+    Returns:
+        ``(B, H, N, E)``.
+    """
+    width, extra = q.shape[3], channels_to_fill(q)
+    if not extra:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    q, k, v = (F.pad(x, (0, extra)) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, scale=width**-0.5
+    )
+    return mixed[..., :width]
+
+
+def channels_to_fill(q: torch.Tensor) -> int:
+    """Zeros that a head lacks for a GPU's kernels; none elsewhere."""
+    return -q.shape[3] % GPU_ALIGNMENT if q.is_cuda else 0
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention over valid frames."""
@@ -57,7 +93,7 @@ class SelfAttention(nn.Module):
             weights = scores.softmax(dim=-1)
             mixed = torch.matmul(F.dropout(weights, dropout), v)
         else:
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+            mixed = attend(q, k, v, mask, dropout)
         mixed = mixed.transpose(1, 2).reshape(batch, frames, width)
         return linear(self.out_proj, mixed), weights
 

@@ -138,8 +138,9 @@ def test_groups_hold_every_utterance_once_and_nothing_of_another_length(lengths)
     assert seen == list(range(len(lengths)))
 
 
-def test_a_padded_batch_as_one_agrees(monkeypatch):
-    """What a GPU does: the whole batch at once, zero past the lengths."""
+@pytest.mark.parametrize("cells", [1, 2 * 2 * 3 * 30**2, 2**24])
+def test_a_padded_batch_as_one_agrees(cells, monkeypatch):
+    """What a GPU does: the whole batch at once, zero past the lengths, no blocks of rows."""
     lengths = [30, 22, 1]
     student, teacher = states(3, lengths, 12, 0), states(3, lengths, 9, 1)
     for side in (student, teacher):
@@ -147,7 +148,9 @@ def test_a_padded_batch_as_one_agrees(monkeypatch):
             for row, n in enumerate(lengths):
                 state[row, n:] = 0
     terms, gradient = reference(student, teacher, lengths)
-    monkeypatch.setattr(gram, "groups", lambda *_: [(slice(0, 3), 30)])
+    monkeypatch.setattr(gram_forms, "in_pieces", lambda _: False)
+    monkeypatch.setattr(gram_forms, "GPU_FRAME_CELLS", cells)
+    assert list(groups(torch.tensor(lengths), student[0])) == [(slice(0, 3), 30)]
     for form in FORMS:
         _, found, found_gradient = ours(form, student, teacher, lengths, monkeypatch=monkeypatch)
         assert found == pytest.approx(terms, rel=1e-5)
