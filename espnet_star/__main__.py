@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from espnet_star import __version__
 from espnet_star.bin import our_tools
+from espnet_star.failures import one_line
 from espnet_star.launcher import set_argv
 from espnet_star.python_command import FILE, MODULE, PythonCommand, parse_python
 from espnet_star.stdout import imports_to_stderr
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if command.flags:
         execute([*command.flags, "-m", "espnet_star", tool, *command.rest])
     set_argv(tool, command.rest)
-    with imports_to_stderr():
+    with one_line(tool), imports_to_stderr():
         module = importlib.import_module(f"espnet_star.bin.{tool}")
     module.main(list(command.rest))
 

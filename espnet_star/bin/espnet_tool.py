@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from espnet_star.bin.command import run_task, run_tool
+from espnet_star.failures import one_line
 from espnet_star.launcher import set_argv
 from espnet_star.stdout import imports_to_stderr
 from espnet_star.tasks.table import TASKS, trained_task
@@ -51,7 +52,7 @@ def run(tool: str, args: Sequence[str]) -> None:
         SystemExit: As :func:`espnet_star.bin.command.run_tool`.
     """
     if (task := trained_task(tool)) is not None:
-        with imports_to_stderr():
+        with one_line(tool), imports_to_stderr():
             from espnet_star.tasks.espnet import student_task
 
             trained = student_task(task)

@@ -49,6 +49,7 @@ def _make(name: str) -> Any:
         "__doc__": "ESPnet's task; ``--frontend star`` is the student.",
         "__module__": __name__,
         "__qualname__": name,
+        "espnet_name": name,
         "trainer": base.trainer if TASKS[name].own_trainer else _watched(base.trainer),
     }
     return type(TASKS[name].name, (StandAlone, base), body)

@@ -73,6 +73,7 @@ class StandAlone(Reported, Guarded):
     """Mixin for an ESPnet task: its saved model needs no file of the distillation."""
 
     trainer = StarTrainer
+    espnet_name = ""  # in the table
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> Any:
@@ -85,6 +86,7 @@ class StandAlone(Reported, Guarded):
             StarError: If samples would be normalised as if they were features.
         """
         check_normalize(args)
+        check_readers(cls.espnet_name, args)
         model = super().build_model(args)  # type: ignore[misc]
         # Joint tasks hold the model that has the student in them.
         for holder in (model, getattr(model, "s2t_model", None)):
@@ -110,4 +112,17 @@ def check_normalize(args: argparse.Namespace) -> None:
             f"--encoder star reads samples, --normalize {args.normalize} is for features (its "
             "mask is samples by samples, gigabytes of memory): give --normalize null, or "
             "normalize: null in the configuration, and --feats_normalize null to ESPnet's scripts"
+        )
+
+
+def check_readers(task: str, args: argparse.Namespace) -> None:
+    """Refuse the student as frontend where nothing reads features.
+
+    Raises:
+        StarError: Naming the task.
+    """
+    if task in TASKS and TASKS[task].raw and args.frontend == "star" and args.input_size is None:
+        raise StarError(
+            f"{task}: no encoder of this task reads features, all take the waveform themselves "
+            "(--input_size 1); train --frontend star in ssl instead"
         )

@@ -18,9 +18,10 @@ class Reported:
             SystemExit: In a process that ESPnet has started for a GPU, instead of what went
                 wrong, which the process has then said itself.
         """
-        note_folder(args.output_dir)
         if not (args.distributed and args.multiprocessing_distributed):
+            note_folder(args.output_dir)
             super().main_worker(args)  # type: ignore[misc]
             return
         with one_line(f"rank {args.dist_rank}", worker=True):
+            note_folder(args.output_dir)
             super().main_worker(args)  # type: ignore[misc]

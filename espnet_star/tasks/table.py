@@ -17,12 +17,14 @@ class EspnetTask:
         also: Tasks whose registries it reads, or whose models its tools decode.
         own_trainer: Whether ESPnet's trainer is left as it is, because its steps are not
             those that ours watches.
+        raw: Whether its encoders read the waveform themselves, whatever the frontend.
     """
 
     name: str
     encoder: bool = False
     also: tuple[str, ...] = ()
     own_trainer: bool = False
+    raw: bool = False
 
 
 # Every task with a choice of frontends for waveforms. mt has one for text, gan_svs one behind
@@ -35,7 +37,7 @@ TASKS = {
     "cls": EspnetTask("CLSTask", encoder=True),
     "diar": EspnetTask("DiarizationTask"),
     "enh_s2t": EspnetTask("EnhS2TTask", also=("asr", "st", "diar")),
-    "hubert": EspnetTask("HubertTask"),
+    "hubert": EspnetTask("HubertTask", raw=True),
     "lid": EspnetTask("LIDTask"),
     "s2st": EspnetTask("S2STTask"),
     "s2t": EspnetTask("S2TTask", also=("s2t_ctc",)),
