@@ -107,7 +107,9 @@ def commands_page(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
     lines = heading("Commands", "=")
     lines += [
         "All of them run as ``python -m espnet_star TOOL``, or ``espnet-star TOOL``. A mistake in",
-        "data or options is one line and exit code 2.",
+        "data or options is one line and exit code 2; an exception that nobody expected is one",
+        "line and exit code 1, with the traceback in the file that it names",
+        "(``ESPNET_STAR_DEBUG=1`` shows it at once).",
         "",
         "``star_train`` has a page of its own: :doc:`star_train`.",
     ]
@@ -117,7 +119,7 @@ def commands_page(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
     lines += [
         "Options are ESPnet's (``--help``), and ``star`` is one more ``--frontend`` or",
         "``--encoder``; :doc:`configuration` lists its keys. Every other tool of ``espnet2.bin``",
-        "runs in the same way, with the student registered.",
+        "runs in the same way; :doc:`/espnet` tells which take the student.",
         "",
     ]
     for tool, text in espnet_tools().items():

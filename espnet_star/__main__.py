@@ -5,19 +5,27 @@
     python -m espnet_star -m espnet2.bin.asr_train ...
 
 The last form is what ESPnet's own scripts make of ``--python "python3 -m espnet_star"``.
-Anything else goes to plain Python: ``python -m espnet_star some/script.py``.
+Tools of ESPnet that build no model (``tokenize_text``, ``pack``, ...) are run as they are.
+Anything else goes to plain Python: a script, a file of any name, ``-c CODE``, ``-m MODULE``,
+a script on the standard input, and Python's own options before any of them.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from espnet_star import __version__
 from espnet_star.bin import our_tools
+from espnet_star.failures import one_line
+from espnet_star.launcher import set_argv
+from espnet_star.python_command import FILE, MODULE, PythonCommand, parse_python
+from espnet_star.stdout import imports_to_stderr
+from espnet_star.tasks.table import builds_a_model, is_espnet_tool
 
 ESPNET_PREFIX = "espnet2.bin."
 
@@ -25,31 +33,55 @@ ESPNET_PREFIX = "espnet2.bin."
 def main(argv: Sequence[str] | None = None) -> None:
     """Find the tool and hand it the remaining arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in {"-h", "--help"}:
+    if args[:1] in (["-h"], ["--help"]) or (not args and sys.stdin and sys.stdin.isatty()):
         print(__doc__)
         print("Tools:", ", ".join(our_tools()))
         print("and every tool of espnet2.bin")
         return
-    if args[0] == "--version":
+    if args[:1] == ["--version"]:
         print(f"espnet_star {__version__}")
         return
-    if args[0] == "-m" and len(args) > 1 and args[1].startswith(ESPNET_PREFIX):
-        args = [args[1].removeprefix(ESPNET_PREFIX), *args[2:]]
-    tool, rest = args[0], args[1:]
-    if tool in our_tools():
-        sys.argv = [f"espnet_star {tool}", *rest]
-        importlib.import_module(f"espnet_star.bin.{tool}").main(rest)
-    elif tool.isidentifier() and importlib.util.find_spec(ESPNET_PREFIX + tool):
-        # A module of its own as __main__: multiprocessing imports it again in spawned
-        # workers, which it does not do for a package's __main__.
-        os.execv(sys.executable, [sys.executable, "-m", "espnet_star.bin.espnet_tool", *args])
-    elif tool.startswith("-") or tool.endswith(".py"):
-        os.execv(sys.executable, [sys.executable, *args])
-    else:
-        from espnet_star.errors import unknown_name
+    command = parse_python(args)
+    tool = tool_of(command)
+    if tool is None:
+        execute(args)
+    if tool not in our_tools():
+        if not is_espnet_tool(tool):
+            from espnet_star.errors import unknown_name
 
-        print(f"espnet_star: error: {unknown_name('tool', tool, our_tools())}", file=sys.stderr)
-        raise SystemExit(2)
+            print(f"espnet_star: error: {unknown_name('tool', tool, our_tools())}", file=sys.stderr)
+            raise SystemExit(2)
+        if builds_a_model(tool):
+            # A module of its own as __main__: multiprocessing imports it again in spawned
+            # workers, which it does not do for a package's __main__.
+            execute([*command.flags, "-m", "espnet_star.bin.espnet_tool", tool, *command.rest])
+        execute([*command.flags, "-m", f"{ESPNET_PREFIX}{tool}", *command.rest])
+    if command.flags:
+        execute([*command.flags, "-m", "espnet_star", tool, *command.rest])
+    set_argv(tool, command.rest)
+    with one_line(tool), imports_to_stderr():
+        module = importlib.import_module(f"espnet_star.bin.{tool}")
+    module.main(list(command.rest))
+
+
+def tool_of(command: PythonCommand) -> str | None:
+    """Tool that a command line names, known or misspelt; None if it is for plain Python."""
+    if command.kind == MODULE and command.target.startswith(ESPNET_PREFIX):
+        return command.target.removeprefix(ESPNET_PREFIX)
+    if command.kind != FILE:
+        return None
+    name = command.target
+    if name in our_tools() or is_espnet_tool(name):
+        return name
+    # Python says itself that a file is missing; a bare word is more likely a tool's name.
+    return name if name.isidentifier() and not Path(name).exists() else None
+
+
+def execute(arguments: Sequence[str]) -> NoReturn:
+    """Become plain Python, with the options that this one was started with."""
+    own = parse_python(sys.orig_argv[1:]).flags
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *own, *arguments])
 
 
 if __name__ == "__main__":

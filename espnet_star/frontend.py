@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import humanfriendly
 import torch
 import torch.nn.functional as F
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
@@ -58,7 +59,7 @@ class StarFrontend(AbsFrontend):
         fs: int | str = SAMPLE_RATE,
     ):
         super().__init__()
-        if str(fs) not in {str(SAMPLE_RATE), "16k"}:
+        if sampling_rate(fs) != SAMPLE_RATE:
             raise StarError(f"frontend star works at 16000 Hz, got fs={fs}; resample the data")
         self.source, self.kind = upstream, kind
         self.normalize = normalize
@@ -162,6 +163,14 @@ class StarFrontend(AbsFrontend):
         # What "auto" found, so that nothing is guessed again where the model is decoded.
         conf = getattr(self.upstream, "conf", {})
         return options | {"upstream": self.source, "kind": conf.get("kind", self.kind)}
+
+
+def sampling_rate(fs: int | str) -> int | None:
+    """A rate as ESPnet's configurations write it, e.g. ``16k``; None if it is none."""
+    try:
+        return humanfriendly.parse_size(str(fs))
+    except humanfriendly.InvalidSize:
+        return None
 
 
 def build_upstream(

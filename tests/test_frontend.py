@@ -147,11 +147,18 @@ def test_several_channels_are_averaged(student_directory, batch):
     torch.testing.assert_close(frontend(speech, batch[1])[0], frontend(*batch)[0])
 
 
+@pytest.mark.parametrize("fs", ["16k", "16K", 16000, "16000"])
+def test_the_rate_is_written_as_espnet_writes_it(student_directory, fs):
+    assert StarFrontend(student_directory, fs=fs).output_size() == 16
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({}, "frontend star needs upstream"),
         ({"upstream": "x", "fs": 8000}, "works at 16000 Hz, got fs=8000; resample"),
+        ({"upstream": "x", "fs": "8K"}, "works at 16000 Hz, got fs=8K; resample"),
+        ({"upstream": "x", "fs": "fast"}, "works at 16000 Hz, got fs=fast; resample"),
         ({"upstream": "x", "kind": "studnet"}, "'studnet'. Did you mean 'student'?"),
         ({"student_conf": {"hiden_size": 3}}, "Did you mean 'hidden_size'?"),
     ],

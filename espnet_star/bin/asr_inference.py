@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from espnet2.bin import asr_inference
 
+from espnet_star.bin.command import run_tool
 from espnet_star.tasks.plugin import register_in
 
 register_in("asr")
@@ -11,4 +12,4 @@ register_in("asr")
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the inference; options are ESPnet's own."""
-    asr_inference.main(cmd)
+    run_tool("asr_inference", lambda: asr_inference.main(cmd))

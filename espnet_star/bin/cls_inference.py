@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from espnet2.bin import cls_inference
 
+from espnet_star.bin.command import run_tool
 from espnet_star.tasks.plugin import register_in
 
 register_in("cls")
@@ -11,4 +12,4 @@ register_in("cls")
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the inference; options are ESPnet's own."""
-    cls_inference.main(cmd)
+    run_tool("cls_inference", lambda: cls_inference.main(cmd))

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from espnet_star.errors import STOP_CODE, StarError
-
-INTERRUPTED_CODE = 130
+from espnet_star.failures import one_line
 
 
 def run_tool(tool: str, work: Callable[[], int | None]) -> None:
-    """Run the work of a command and turn a `StarError` into one line and exit code 2.
+    """Run the work of a command and turn every exception into one line.
 
     Args:
         tool: Name of the command, written before the message.
         work: Does the work; may return an exit code (None stands for 0).
 
     Raises:
-        SystemExit: With 2 after a `StarError`, 130 after Ctrl-C, or with a non-zero code
-            of ``work``.
+        SystemExit: With 2 after a `StarError`, 130 after Ctrl-C, 1 after an exception that
+            nobody expected, or with a non-zero code of ``work``.
     """
-    try:
+    with one_line(tool):
         code = work()
-    except StarError as error:
-        print(f"{tool}: error: {error}", file=sys.stderr)
-        raise SystemExit(STOP_CODE) from None
-    except KeyboardInterrupt:
-        print(f"{tool}: interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED_CODE) from None
     if code:
         raise SystemExit(code)
 

@@ -21,6 +21,7 @@ from typing import TextIO
 from espnet_star.analysis.runner import Child, Command, Job, Start
 from espnet_star.bin import our_tools
 from espnet_star.errors import STOP_CODE
+from espnet_star.launcher import set_argv
 
 PREFIX = ("-m", "espnet_star")
 
@@ -138,5 +139,5 @@ def run_forked(tool: str, args: Sequence[str], log: str, method: str | None) -> 
         os.dup2(file.fileno(), 2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.argv = [f"espnet_star {tool}", *args]
+    set_argv(tool, args)
     importlib.import_module(f"espnet_star.bin.{tool}").main(args)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
-from espnet_star.formats.pack import KINDS, pack_model
+from espnet_star.formats.pack import KINDS, LATEST, find_model, pack_model
 from espnet_star.formats.pack_card import Card
 
 
@@ -28,8 +28,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model_file",
         metavar="NAME",
-        help="Model in expdir; by default the averaged student, valid.loss.best.pth of asr, "
-        "valid.acc.best.pth of cls, valid.eer.best.pth of spk",
+        help="Model in expdir; by default what the recipes decode with: the averaged student, "
+        "valid.acc.ave.pth of asr (valid.loss.best.pth of CTC alone), valid.acc.best.pth of cls, "
+        "valid.eer.best.pth of spk",
     )
     parser.add_argument(
         "--student",
@@ -80,8 +81,19 @@ def make(args: argparse.Namespace) -> None:
         options=args.option,
         force=args.force,
     )
+    model = find_model(Path(args.expdir), KINDS[args.task], args.model_file)
+    print(f"model: {model}{describe(model, args)}")
     licence = args.license or "no licence yet (--license)"
     print(f"{args.outpath}: {args.task}, {path.stat().st_size / 1e6:.2f} MB, {licence}")
+
+
+def describe(model: Path, args: argparse.Namespace) -> str:
+    """What a user should know of the model that was chosen."""
+    if args.model_file is not None or model.name != LATEST:
+        found = model.resolve().name
+        return f" ({found})" if found != model.name else ""
+    names = KINDS[args.task].model_files[:-1]
+    return f", the last epoch, since none of {', '.join(names)} is there"
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

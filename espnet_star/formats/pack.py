@@ -43,15 +43,22 @@ class Kind:
     model_files: tuple[str, ...]
 
 
+# By default what the recipes decode with: ESPnet's of a hybrid model, ours of a CTC model, whose
+# training knows no accuracy. The last epoch is packed where there is nothing better.
+LATEST = "latest.pth"
 KINDS = {
     "ssl": Kind("ssl_train_config", "ssl_model_file", MODEL_FILES),
-    "asr": Kind("asr_train_config", "asr_model_file", ("valid.loss.best.pth", "latest.pth")),
+    "asr": Kind(
+        "asr_train_config",
+        "asr_model_file",
+        ("valid.acc.ave.pth", "valid.loss.best.pth", "valid.loss.ave.pth", LATEST),
+    ),
     "cls": Kind(
         "classification_train_config",
         "classification_model_file",
-        ("valid.acc.best.pth", "latest.pth"),
+        ("valid.acc.best.pth", "valid.acc.ave.pth", LATEST),
     ),
-    "spk": Kind("train_config", "model_file", ("valid.eer.best.pth", "latest.pth")),
+    "spk": Kind("train_config", "model_file", ("valid.eer.best.pth", "valid.eer.ave.pth", LATEST)),
 }
 
 

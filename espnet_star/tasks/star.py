@@ -29,6 +29,7 @@ from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.layered_config import LayeredParser
+from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.abs_teacher import AbsTeacher
@@ -40,7 +41,7 @@ DEFAULT_LOSSES = [{"name": "temporal_gram", "weight": 1.0, "conf": {}}]
 MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 
 
-class StarTask(Guarded, AbsTask):
+class StarTask(Reported, Guarded, AbsTask):
     """Distil a speech self-supervised model into a light student.
 
     Takes every training option of ESPnet, and of its own ``--teacher``,

@@ -13,9 +13,9 @@ from star_runs import pairs, training
 from espnet_star.bin import (
     asr_inference,
     asr_train,
-    asr_transducer_train,
     cls_inference,
     cls_train,
+    espnet_tool,
     spk_train,
 )
 from espnet_star.tasks.spk import SpeakerTask
@@ -175,7 +175,7 @@ def test_transducer_builds(data_directory, student, star, tmp_path):
     (tmp_path / "train.yaml").write_text(yaml.safe_dump({"encoder_conf": {"body_conf": [block]}}))
     options = training(data_directory, exp, "--dry_run", "true", "--token_type", "char")
     options += ["--token_list", str(data_directory / "tokens"), *star]
-    asr_transducer_train.main([*options, "--config", str(tmp_path / "train.yaml")])
+    espnet_tool.run("asr_transducer_train", [*options, "--config", str(tmp_path / "train.yaml")])
     assert "student_conf" in assert_config_stands_alone(exp, student)
 
 
@@ -187,3 +187,20 @@ def test_a_missing_student_is_one_line(data_directory, tmp_path, capsys):
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("asr_train: error: ")
     assert "neither a directory here nor a hub model" in line
+
+
+@pytest.mark.parametrize("normalize", ["global_mvn", "utterance_mvn"])
+@pytest.mark.parametrize("task", ["asr", "cls"])
+def test_samples_are_not_normalised_as_features(
+    data_directory, student, tmp_path, capsys, task, normalize
+):
+    """Fails if a training whose masks are samples by samples starts, and the kernel ends it."""
+    make, tool = (asr_options, asr_train) if task == "asr" else (cls_options, cls_train)
+    raw = ["--input_size", "1", "--encoder", "star", "--encoder_conf", f"upstream={student}"]
+    with pytest.raises(SystemExit) as stop:
+        tool.main([*make(data_directory, tmp_path / "x"), *raw, "--normalize", normalize])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{task}_train: error: --encoder star reads samples, --normalize {normalize}" in line
+    assert "give --normalize null" in line
+    assert "--feats_normalize null" in line
