@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from espnet2.bin import asr_transducer_inference
 
+from espnet_star.bin.command import run_tool
 from espnet_star.tasks.plugin import register_in
+from espnet_star.tasks.preflight import run_decoding
 
 register_in("asr_transducer")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the inference; options are ESPnet's own."""
-    asr_transducer_inference.main(cmd)
+    run_tool("asr_transducer_inference", lambda: run_decoding(asr_transducer_inference, cmd))

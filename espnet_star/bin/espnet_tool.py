@@ -12,7 +12,9 @@ import importlib
 import os
 import sys
 
+from espnet_star.bin.command import run_tool
 from espnet_star.tasks.plugin import COMPOSED, FRONTEND_TASKS, register_in
+from espnet_star.tasks.preflight import run_decoding
 
 VARIABLE = "ESPNET_STAR_TOOL"
 
@@ -31,4 +33,9 @@ if __name__ == "__main__":
 if __name__ in {"__main__", "__mp_main__"}:
     register_for_tool(os.environ[VARIABLE])
 if __name__ == "__main__":
-    importlib.import_module(f"espnet2.bin.{os.environ[VARIABLE]}").main()
+    tool = os.environ[VARIABLE]
+    module = importlib.import_module(f"espnet2.bin.{tool}")
+    if "_inference" in tool and hasattr(module, "get_parser"):
+        run_tool(tool, lambda: run_decoding(module, None))
+    else:
+        module.main()

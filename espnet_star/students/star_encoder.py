@@ -16,6 +16,7 @@ from espnet_star.students import prepared
 from espnet_star.students.config import config_options, student_config
 from espnet_star.students.front import FeatureExtractor, FeatureProjection
 from espnet_star.students.transformer import Transformer
+from espnet_star.too_short import TooShort
 
 
 class StarEncoder(AbsEncoder):
@@ -142,7 +143,7 @@ class StarEncoder(AbsEncoder):
             raise StarError(f"speech must have shape (B, T), got {tuple(speech.shape)}")
         shortest = int(lengths.min())
         if shortest < RECEPTIVE_FIELD:
-            raise StarError(
+            raise TooShort(
                 f"an utterance of the batch has {shortest} samples; one frame needs "
                 f"{RECEPTIVE_FIELD} (25 ms at 16 kHz). Drop shorter clips in data preparation"
             )
