@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from espnet_star.errors import STOP_CODE, StarError
+from espnet_star.errors import STOP_CODE, StarError, file_error
 
 INTERRUPTED_CODE = 130
 
@@ -20,13 +20,19 @@ def run_tool(tool: str, work: Callable[[], int | None]) -> None:
         work: Does the work; may return an exit code (None stands for 0).
 
     Raises:
-        SystemExit: With 2 after a `StarError`, 130 after Ctrl-C, or with a non-zero code
-            of ``work``.
+        SystemExit: With 2 after a `StarError` or where a file cannot be used, 130 after
+            Ctrl-C, or with a non-zero code of ``work``.
     """
     try:
         code = work()
     except StarError as error:
         print(f"{tool}: error: {error}", file=sys.stderr)
+        raise SystemExit(STOP_CODE) from None
+    except OSError as error:
+        told = file_error(error)
+        if told is None:
+            raise
+        print(f"{tool}: error: {told}", file=sys.stderr)
         raise SystemExit(STOP_CODE) from None
     except KeyboardInterrupt:
         print(f"{tool}: interrupted", file=sys.stderr)

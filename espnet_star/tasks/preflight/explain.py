@@ -11,7 +11,7 @@ from typing import Any
 
 import soundfile
 
-from espnet_star.errors import StarError, first_line
+from espnet_star.errors import StarError, file_error
 from espnet_star.mismatch import other_model
 from espnet_star.tasks.preflight.recordings import reason
 
@@ -41,11 +41,8 @@ def explain(error: BaseException, args: argparse.Namespace) -> StarError | None:
         return _not_written(args)
     if isinstance(error, RuntimeError) and getattr(args, "init_param", None):
         return other_model(f"--init_param {' '.join(map(str, args.init_param))}", error)
-    if isinstance(error, OSError) and (error.filename is not None or error.errno):
-        return StarError(
-            f"{error.filename or getattr(args, 'output_dir', '')}: cannot be read or written "
-            f"({error.strerror or first_line(error)})"
-        )
+    if isinstance(error, OSError):
+        return file_error(error)
     if isinstance(error, TypeError) or type(error).__name__ == "TypeCheckError":
         return _argument(text, args)
     return None

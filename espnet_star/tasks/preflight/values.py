@@ -136,6 +136,8 @@ def check_optimizers(args: argparse.Namespace, count: int) -> None:
             name = getattr(args, option + suffix, None)
             if name is not None and name in classes:
                 conf = f"{option}{suffix}_conf"
+                if getattr(args, conf) is None:  # the key alone, in YAML
+                    setattr(args, conf, {})
                 _check_keys(conf, name, getattr(args, conf), classes[name])
 
 
