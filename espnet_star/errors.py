@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 # Exit code of a command after a mistake of its user.
@@ -11,6 +12,18 @@ STOP_CODE = 2
 
 class StarError(ValueError):
     """A mistake in data or configuration: one line that says what to do about it."""
+
+
+def file_error(error: OSError) -> StarError | None:
+    """What the system says about a file or a disk, as a line; None where it is about neither.
+
+    Args:
+        error: E.g. a file that is missing, a disk that is full or read-only.
+    """
+    if error.filename is None and error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        return None
+    name = f"{error.filename}: " if error.filename is not None else ""
+    return StarError(f"{name}cannot be read or written ({error.strerror or first_line(error)})")
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from espnet_star import __version__
-from espnet_star.errors import STOP_CODE, StarError, first_line
+from espnet_star.errors import STOP_CODE, StarError, file_error, first_line
 from espnet_star.interrupts import interrupted_once
 
 FAILED_CODE = 1
@@ -44,16 +44,15 @@ def one_line(name: str, worker: bool = False) -> Iterator[None]:
             interrupted.
 
     Raises:
-        SystemExit: With 2 after a `StarError`, 130 after Ctrl-C, 1 after any other exception,
-            and with its code where a process that the command has started has said why it ends.
+        SystemExit: With 2 after a `StarError` or where a file cannot be used, 130 after
+            Ctrl-C, 1 after any other exception, and with its code where a process that the command has started has said why it ends.
     """
     _noted.clear()
     try:
         with interrupted_once():
             yield
     except StarError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        raise SystemExit(STOP_CODE) from None
+        raise _stopped(name, error) from None
     except KeyboardInterrupt:
         if not worker:
             print(f"{name}: interrupted", file=sys.stderr)
@@ -63,10 +62,18 @@ def one_line(name: str, worker: bool = False) -> Iterator[None]:
     except Exception as error:
         if (code := _code_of_worker(error)) is not None:
             raise SystemExit(code) from None
+        told = file_error(error) if isinstance(error, OSError) else None
+        if told is not None:
+            raise _stopped(name, told) from None
         if debugging():
             raise
         print(f"{name}: error: {describe(name, error)}", file=sys.stderr)
         raise SystemExit(FAILED_CODE) from None
+
+
+def _stopped(name: str, error: StarError) -> SystemExit:
+    print(f"{name}: error: {error}", file=sys.stderr)
+    return SystemExit(STOP_CODE)
 
 
 def debugging() -> bool:

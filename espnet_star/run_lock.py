@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from espnet_star.errors import StarError
+from espnet_star.writable import check_writable
 
 LOCK = ".lock"
 
@@ -32,11 +33,16 @@ def exclusive(directory: str | Path, option: str = "--output_dir") -> Iterator[N
         option: What names the folder on the command line.
 
     Raises:
-        StarError: If another process holds it, naming that process.
+        StarError: If another process holds it, naming that process, or it cannot be written.
     """
     path = Path(directory) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    check_writable(directory, option)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StarError(f"{option} {path}: cannot be written ({error.strerror})") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

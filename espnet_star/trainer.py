@@ -11,7 +11,9 @@ import torch
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
 
+from espnet_star.errors import StarError
 from espnet_star.finite_steps import FiniteSteps
+from espnet_star.mismatch import other_model
 
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.previous.pth"
@@ -42,8 +44,18 @@ class StarTrainer(Trainer):
 
     @staticmethod
     def resume(*args: Any, **kwargs: Any) -> None:
-        """Load the checkpoint, then write the model of its epoch if a kill prevented it."""
-        Trainer.resume(*args, **kwargs)
+        """Load the checkpoint, then write the model of its epoch if a kill prevented it.
+
+        Raises:
+            OtherModel: If the checkpoint is not of this model and optimizer.
+        """
+        try:
+            Trainer.resume(*args, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            told = other_model(kwargs["checkpoint"], error)
+            if told is None:
+                raise
+            raise told from error
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             restore_epoch_model(Path(kwargs["checkpoint"]), kwargs["reporter"].get_epoch())
 
@@ -89,6 +101,34 @@ def is_first(distributed: DistributedOption) -> bool:
     return not distributed.distributed or distributed.dist_rank == 0
 
 
+def check_resumable(directory: Path) -> None:
+    """Refuse to train from the start over epochs that are finished.
+
+    Args:
+        directory: The experiment, which need not exist.
+
+    Raises:
+        StarError: If models of finished epochs are there, but no whole checkpoint.
+    """
+    finished = sorted(
+        int(path.name.removesuffix("epoch.pth"))
+        for path in directory.glob("*epoch.pth")
+        if path.name.removesuffix("epoch.pth").isdecimal() and is_complete(path)
+    )
+    checkpoints = [directory / name for name in (CHECKPOINT, PREVIOUS)]
+    if not finished or any(is_complete(path) for path in checkpoints):
+        return
+    there = [path.name for path in checkpoints if path.exists()]
+    state = f"{' and '.join(there)} cut short" if there else f"no {CHECKPOINT}"
+    last = directory / f"{finished[-1]}epoch.pth"
+    raise StarError(
+        f"{directory}: {len(finished)} epochs are finished (the last is {last.name}), but there is "
+        f"nothing whole to resume from ({state}); bring a {CHECKPOINT} back. To start anew, choose "
+        f"another --output_dir or move *epoch.pth and checkpoint*.pth away; --init_param {last} "
+        "starts from its weights"
+    )
+
+
 def restore_checkpoint(directory: Path) -> None:
     """Make sure that the checkpoint resumed from is a whole one.
 
@@ -97,7 +137,11 @@ def restore_checkpoint(directory: Path) -> None:
 
     Args:
         directory: The experiment.
+
+    Raises:
+        StarError: If nothing whole is left beside finished epochs; nothing is removed then.
     """
+    check_resumable(directory)
     checkpoint, previous = directory / CHECKPOINT, directory / PREVIOUS
     broken = [
         path
@@ -107,9 +151,10 @@ def restore_checkpoint(directory: Path) -> None:
     for path in broken:
         logging.warning("%s is cut short: a run was stopped while writing it. Removed", path)
         path.unlink()
-    if broken:
+    # Without an earlier one, the checkpoint itself holds what a broken model held.
+    if broken and is_complete(previous):
         checkpoint.unlink(missing_ok=True)
-    if not checkpoint.exists() and previous.is_file() and is_complete(previous):
+    if not checkpoint.exists() and is_complete(previous):
         logging.warning("Resuming from %s, one epoch earlier", previous)
         previous.replace(checkpoint)
 
@@ -134,4 +179,4 @@ def restore_epoch_model(checkpoint: Path, epoch: int) -> None:
 
 def is_complete(path: Path) -> bool:
     """Whether torch finished writing a file: its zip directory, written last, is there."""
-    return zipfile.is_zipfile(path)
+    return path.is_file() and zipfile.is_zipfile(path)

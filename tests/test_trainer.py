@@ -3,6 +3,7 @@ import logging
 import pytest
 import torch
 
+from espnet_star.errors import StarError
 from espnet_star.trainer import is_complete, restore_checkpoint, restore_epoch_model
 
 
@@ -61,11 +62,32 @@ def test_a_broken_model_of_the_last_epoch_is_trained_again(experiment):
     assert (experiment / "1epoch.pth").exists()
 
 
-def test_nothing_whole_means_from_the_start(experiment):
-    cut(experiment / "checkpoint.pth")
-    cut(experiment / "checkpoint.previous.pth")
+@pytest.mark.parametrize("keep", [0, 0.5, None])
+def test_nothing_whole_beside_finished_epochs_stops(experiment, keep):
+    """Fails if finished epochs are trained over, or what is left of them is removed."""
+    for name in ("checkpoint.pth", "checkpoint.previous.pth"):
+        cut(experiment / name, keep) if keep is not None else (experiment / name).unlink()
+    before = sorted(experiment.iterdir())
+    with pytest.raises(StarError, match=r"2 epochs are finished \(the last is 2epoch\.pth\)"):
+        restore_checkpoint(experiment)
+    assert sorted(experiment.iterdir()) == before
+
+
+def test_nothing_whole_without_a_finished_epoch_means_from_the_start(experiment):
+    """Fails if a kill in the first epoch asks a user to clean up."""
+    (experiment / "checkpoint.previous.pth").unlink()
+    for name in ("checkpoint.pth", "1epoch.pth", "2epoch.pth"):
+        cut(experiment / name)
     restore_checkpoint(experiment)
     assert not (experiment / "checkpoint.pth").exists()
+
+
+def test_a_whole_checkpoint_outlives_a_broken_model(experiment):
+    """Fails if the checkpoint goes with the model that it could write again."""
+    (experiment / "checkpoint.previous.pth").unlink()
+    cut(experiment / "2epoch.pth")
+    restore_checkpoint(experiment)
+    assert epoch(experiment) == 2 and not (experiment / "2epoch.pth").exists()
 
 
 def test_a_new_directory(tmp_path):

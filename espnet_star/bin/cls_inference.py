@@ -6,10 +6,11 @@ from espnet2.bin import cls_inference
 
 from espnet_star.bin.command import run_tool
 from espnet_star.tasks.plugin import register_in
+from espnet_star.tasks.preflight import run_decoding
 
 register_in("cls")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the inference; options are ESPnet's own."""
-    run_tool("cls_inference", lambda: cls_inference.main(cmd))
+    run_tool("cls_inference", lambda: run_decoding(cls_inference, cmd))

@@ -42,7 +42,7 @@ def load(tool: str) -> Any:
 
 
 def run(tool: str, args: Sequence[str]) -> None:
-    """Run a tool: a training by our task, which guards it, all others by ESPnet's module.
+    """Run a tool: a training by our task, a decoding after a look at its data, others as they are.
 
     Args:
         tool: Module of ``espnet2.bin``.
@@ -58,7 +58,17 @@ def run(tool: str, args: Sequence[str]) -> None:
             trained = student_task(task)
         run_task(tool, trained, args)
     else:
-        run_tool(tool, lambda: call(load(tool).main, args))
+        run_tool(tool, lambda: other(tool, load(tool), args))
+
+
+def other(tool: str, module: Any, args: Sequence[str]) -> None:
+    """Run a tool that trains nothing."""
+    if "_inference" in tool and hasattr(module, "get_parser"):
+        from espnet_star.tasks.preflight import run_decoding
+
+        run_decoding(module, args)
+    else:
+        call(module.main, args)
 
 
 def call(main: Callable[..., Any], args: Sequence[str]) -> None:

@@ -21,9 +21,12 @@ from espnet2.tasks.spk import SpeakerTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
 from espnet_star.bin.command import run_tool
+from espnet_star.data.errors import some
 from espnet_star.errors import StarError
 from espnet_star.formats.model_file import read_model
 from espnet_star.tasks.plugin import register_in
+from espnet_star.tasks.preflight import check_decoding, explained
+from espnet_star.too_short import TooShort
 
 register_in("spk")
 
@@ -71,6 +74,7 @@ def extract(args: argparse.Namespace) -> None:
         level=args.log_level,
         format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
     )
+    check_decoding(args, integers=True)
     set_all_random_seed(args.seed)
     embed = load(args)
     loader = SpeakerTask.build_streaming_iterator(
@@ -86,13 +90,23 @@ def extract(args: argparse.Namespace) -> None:
     outdir = Path(args.output_dir)
     # embed.scp appears when it is complete: a stopped run does not look like a finished one.
     partial = outdir / "embed.scp.partial"
+    short = []
     with NpyScpWriter(outdir / "embed", partial) as writer:
         for keys, batch in loader:
-            writer[keys[0]] = embed(batch["speech"][0]).squeeze(0).float().cpu().numpy()
+            speech = batch["speech"][0]
+            if not speech.is_floating_point():  # archives of 16-bit WAV files
+                speech = speech / 2.0**15
+            try:
+                writer[keys[0]] = embed(speech).squeeze(0).float().cpu().numpy()
+            except TooShort as error:
+                logging.warning("Utterance %s gets no embedding: %s", keys[0], error)
+                short.append(keys[0])
+    if short:
+        print(f"{outdir}: {len(short)} utterances are too short for an embedding: {some(short)}")
     partial.replace(outdir / "embed.scp")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the inference; options are ESPnet's own."""
     args = espnet.get_parser().parse_args(cmd)
-    run_tool("spk_inference", lambda: extract(args))
+    run_tool("spk_inference", lambda: explained(args, lambda: extract(args)))

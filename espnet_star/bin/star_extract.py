@@ -31,6 +31,7 @@ from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import TEACHERS
 from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.writable import check_writable
 
 ALL = "all"
 SCP = "feats.scp"
@@ -244,6 +245,7 @@ def extract(args: argparse.Namespace) -> None:
         raise StarError(f"--nj_threads must be at least 1, got {args.nj_threads}")
     if (outdir / SCP).exists() and not args.force:
         raise StarError(f"{outdir} already holds features; give --force true to replace them")
+    check_writable(outdir, "--outdir")
     paths = list_audio(args)
     device = choose_device(args.device)
     if args.nj_threads is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from espnet2.asr.encoder.linear_encoder import TooShortUttError
 from espnet2.fileio.datadir_writer import DatadirWriter
 from espnet2.text.build_tokenizer import build_tokenizer
 
@@ -18,6 +19,9 @@ from espnet_star.ctc_decoding import Decoded, SearchOptions, WordSearch, greedy
 from espnet_star.errors import StarError, first_line
 from espnet_star.formats.model_file import read_model
 from espnet_star.tasks.asr import ASRTask
+from espnet_star.tasks.preflight import check_decoding, explained
+from espnet_star.tasks.preflight.training import check_gpus
+from espnet_star.writable import check_writable
 
 LOG_EVERY = 100
 
@@ -99,6 +103,11 @@ def posteriors(
         )
     if not Path(triple[0]).is_file():
         raise StarError(f"{triple[0]}: no such file; expected a wav.scp")
+    check_decoding(
+        argparse.Namespace(
+            data_path_and_name_and_type=[triple], asr_train_config=args.asr_train_config
+        )
+    )
     loader = ASRTask.build_streaming_iterator(
         [triple],
         dtype="float32",
@@ -111,12 +120,32 @@ def posteriors(
     )
     for keys, batch in loader:
         speech, lengths = (batch[name].to(device) for name in ("speech", "speech_lengths"))
-        with torch.inference_mode():
-            states, frames = model.encode(speech, lengths)
-            states = states[0] if isinstance(states, tuple) else states
-            log_probs = model.ctc.log_softmax(states).float().cpu()
-        for key, rows, count in zip(keys, log_probs, frames.tolist(), strict=True):
-            yield key, rows[:count]
+        try:
+            found = encode(model, speech, lengths)
+        except TooShortUttError:
+            found = [
+                encode_one(model, key, row[:length], length)
+                for key, row, length in zip(keys, speech, lengths, strict=True)
+            ]
+        yield from zip(keys, found, strict=True)
+
+
+@torch.inference_mode()
+def encode(model: Any, speech: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+    """Logarithms ``(N, V)`` of the CTC posteriors of each waveform ``(B, T)``."""
+    states, frames = model.encode(speech, lengths)
+    states = states[0] if isinstance(states, tuple) else states
+    log_probs = model.ctc.log_softmax(states).float().cpu()
+    return [rows[:count] for rows, count in zip(log_probs, frames.tolist(), strict=True)]
+
+
+def encode_one(model: Any, key: str, speech: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """The same of one waveform; no frames where it is too short for one."""
+    try:
+        return encode(model, speech[None], length[None])[0]
+    except TooShortUttError as error:
+        logging.warning("Utterance %s gets an empty hypothesis: %s", key, error)
+        return torch.empty(0, len(model.token_list))
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -127,6 +156,8 @@ def decode(args: argparse.Namespace) -> None:
     """
     if (args.lm_file is None) != (args.lexicon is None):
         raise StarError("--lm_file and --lexicon go together: give both, or none of them")
+    check_gpus(args.ngpu)
+    check_writable(args.output_dir, "--output_dir")
     device = "cuda" if args.ngpu > 0 else "cpu"
     model, train_args = load_model(args.asr_train_config, args.asr_model_file, device)
     tokens = list(model.token_list)
@@ -141,7 +172,7 @@ def decode(args: argparse.Namespace) -> None:
     with DatadirWriter(args.output_dir) as writer:
         files = writer["1best_recog"]
         for count, (key, log_probs) in enumerate(posteriors(model, train_args, args, device), 1):
-            found = search(log_probs)
+            found = search(log_probs) if len(log_probs) else Decoded([], None, 0.0)
             names = [tokens[number] for number in found.tokens]
             text = tokenizer.tokens2text(names) if found.words is None else " ".join(found.words)
             files["token"][key] = " ".join(names)
@@ -157,7 +188,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
-    run_tool("star_lm_decode", lambda: decode(args))
+    run_tool("star_lm_decode", lambda: explained(args, lambda: decode(args)))
 
 
 if __name__ == "__main__":

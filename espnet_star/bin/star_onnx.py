@@ -12,6 +12,7 @@ from espnet_star.errors import StarError
 from espnet_star.formats.experiment import is_experiment, load_experiment
 from espnet_star.formats.onnx_export import FILES, LAYERS, export_onnx
 from espnet_star.students import StarEncoder
+from espnet_star.writable import check_writable
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,6 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def export(args: argparse.Namespace) -> None:
     """Load, write, compare."""
+    check_writable(args.outdir, "--outdir")
     if args.model_file is None:
         student = StarEncoder.from_pretrained(args.upstream)
     elif is_experiment(args.upstream):

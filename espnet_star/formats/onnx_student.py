@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from espnet_star.errors import StarError, first_line
 from espnet_star.outputs import RECEPTIVE_FIELD, LayerOutputs
 from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.too_short import TooShort
 
 SUFFIX = ".onnx"
 METADATA_KEY = "espnet_star"
@@ -105,7 +106,8 @@ class OnnxStudent(AbsTeacher):
             raise StarError(f"speech must have shape (B, T), got {tuple(speech.shape)}")
         sizes = lengths.tolist()
         if min(sizes) < RECEPTIVE_FIELD or max(sizes) > speech.shape[1]:
-            raise StarError(
+            kind = TooShort if min(sizes) < RECEPTIVE_FIELD else StarError
+            raise kind(
                 f"{self.name}: lengths must lie between {RECEPTIVE_FIELD} (one frame) and T = "
                 f"{speech.shape[1]} samples, got {min(sizes)} to {max(sizes)}"
             )

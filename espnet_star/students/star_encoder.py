@@ -16,6 +16,7 @@ from espnet_star.students import prepared
 from espnet_star.students.config import config_options, student_config
 from espnet_star.students.front import FeatureExtractor, FeatureProjection
 from espnet_star.students.transformer import Transformer
+from espnet_star.too_short import TooShort
 
 
 class StarEncoder(AbsEncoder):
@@ -143,14 +144,12 @@ class StarEncoder(AbsEncoder):
         sizes = lengths.tolist()  # once: a GPU has to be waited for
         shortest, longest = min(sizes), max(sizes)
         if shortest < RECEPTIVE_FIELD:
-            raise StarError(
+            raise TooShort(
                 f"an utterance of the batch has {shortest} samples; one frame needs "
                 f"{RECEPTIVE_FIELD} (25 ms at 16 kHz). Drop shorter clips in data preparation"
             )
         if longest > speech.shape[1]:
-            raise StarError(
-                f"lengths must be at most T = {speech.shape[1]} samples, got {longest}"
-            )
+            raise StarError(f"lengths must be at most T = {speech.shape[1]} samples, got {longest}")
         return speech
 
     def forward(

@@ -13,6 +13,8 @@ from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.tasks.excerpts import Excerpts
 from espnet_star.tasks.plugin import StandAlone, register_in
+from espnet_star.tasks.preflight.lists import DataList
+from espnet_star.tasks.preflight.symbols import check_labels
 
 register_in("cls")
 
@@ -52,3 +54,15 @@ class CLSTask(StandAlone, BaseCLSTask):
         if seconds <= 0:
             raise StarError(f"--excerpt_seconds must be above 0, got {seconds}")
         return Excerpts(preprocess, round(seconds * SAMPLE_RATE))
+
+    @classmethod
+    def check_labels(
+        cls, args: argparse.Namespace, mode: str, lists: list[DataList], tokens: list[str] | None
+    ) -> None:
+        """Labels that the list lacks would be a class that the model does not have.
+
+        Raises:
+            DataError: Naming them.
+        """
+        if args.use_preprocessor and tokens is not None:
+            check_labels(lists, "label", tokens, str(args.token_list)[:200])

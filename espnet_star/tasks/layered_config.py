@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from espnet2.utils import config_argparse
 
-from espnet_star.errors import StarError, first_line
+from espnet_star.errors import STOP_CODE, StarError, first_line
 
 BASE = "base"
 
@@ -72,6 +73,11 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 class LayeredParser(config_argparse.ArgumentParser):
     """ESPnet's parser, whose configuration file may name a base."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line: the usage of a training is two screens long."""
+        print(f"{self.prog}: error: {message}; --help lists the options", file=sys.stderr)
+        raise SystemExit(STOP_CODE)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -12,6 +12,8 @@ from espnet2.train.spk_trainer import SpkTrainer
 from espnet_star.errors import StarError
 from espnet_star.tasks.excerpts import SpeakerPreprocessor
 from espnet_star.tasks.plugin import StandAlone, register_in
+from espnet_star.tasks.preflight.lists import DataList
+from espnet_star.tasks.preflight.symbols import check_labels, read_speakers
 from espnet_star.trainer import StarTrainer
 
 register_in("spk")
@@ -51,3 +53,22 @@ class SpeakerTask(StandAlone, BaseSpeakerTask):
                     f"given; give it, or --preprocessor_conf {chance}=0.0"
                 )
         return SpeakerPreprocessor(spk2utt=args.spk2utt, train=True, **conf)
+
+    @classmethod
+    def check_labels(
+        cls, args: argparse.Namespace, mode: str, lists: list[DataList], tokens: list[str] | None
+    ) -> None:
+        """Speakers are numbered by ``--spk2utt``; in validation labels say same or other.
+
+        Raises:
+            StarError: If a speaker is not there, or ``--spk_num`` is too small.
+        """
+        if mode != "train" or not args.use_preprocessor or args.preprocessor != "spk":
+            return
+        speakers = read_speakers(args.spk2utt)
+        check_labels(lists, "spk_labels", speakers, args.spk2utt)
+        if args.spk_num is not None and args.spk_num < len(speakers):
+            raise StarError(
+                f"--spk_num {args.spk_num} is less than the {len(speakers)} speakers of "
+                f"{args.spk2utt}; give --spk_num {len(speakers)}"
+            )

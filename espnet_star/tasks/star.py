@@ -16,7 +16,6 @@ from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.utils.config_argparse import ArgumentParser
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 
@@ -28,7 +27,6 @@ from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.tasks.guarded import Guarded
-from espnet_star.tasks.layered_config import LayeredParser
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.teachers import build_teacher
@@ -52,14 +50,6 @@ class StarTask(Reported, Guarded, AbsTask):
     num_optimizers: int = 1
     class_choices_list = [encoder_choices]  # noqa: RUF012 (ESPnet's declaration)
     trainer = DistillationTrainer
-
-    @classmethod
-    def get_parser(cls) -> ArgumentParser:
-        """ESPnet's options and ours; a configuration file may begin from another one."""
-        parser = super().get_parser()
-        # ESPnet makes the parser itself and takes no class for it.
-        parser.__class__ = LayeredParser
-        return parser
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
+from espnet_star.too_short import TooShort
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHT_FILES = (
@@ -234,7 +235,9 @@ def check_lengths(name: str, speech: torch.Tensor, lengths: torch.Tensor) -> lis
         )
     sizes: list[int] = lengths.tolist()
     if min(sizes) < RECEPTIVE_FIELD or max(sizes) > speech.shape[1]:
-        raise StarError(
+        # The message is for both; only the first is an utterance's own fault.
+        kind = TooShort if min(sizes) < RECEPTIVE_FIELD else StarError
+        raise kind(
             f"teacher {name!r}: lengths must lie between {RECEPTIVE_FIELD} (one frame) and T = "
             f"{speech.shape[1]} samples, got {min(sizes)} to {max(sizes)}; drop shorter utterances"
         )

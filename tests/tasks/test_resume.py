@@ -1,5 +1,6 @@
 """Runs stopped by kill -9 at every point that matters, and what they end as."""
 
+import resource
 import shutil
 import signal
 import time
@@ -7,6 +8,8 @@ import time
 import pytest
 import torch
 from star_runs import assert_same_weights, distil, join, start, states, statistics, weights
+
+from espnet_star.errors import StarError
 
 # Dropout is on (the student's default). Four batches an epoch and an update every three
 # leave one batch over, whose gradient ESPnet would carry into the next epoch, but not
@@ -121,3 +124,43 @@ def test_the_checkpoint_is_read_once(copy, command, monkeypatch):
     distil(command(copy, *TRAINING, "--max_epoch", EPOCHS + 1))
     assert read.count(str(copy / "checkpoint.pth")) == 1
     assert weights(copy, f"{EPOCHS + 1}epoch.pth")
+
+
+def test_nothing_whole_beside_finished_epochs_is_not_trained_over(copy, command):
+    """Fails if a training starts over, on top of what it has finished, or removes a file."""
+    for name in ("checkpoint.pth", "checkpoint.previous.pth"):
+        (copy / name).write_bytes((copy / name).read_bytes()[:1000])
+    before = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.pth")}
+    with pytest.raises(StarError, match=r"2 epochs are finished.*3epoch.pth.*nothing whole"):
+        distil(command(copy, *TRAINING))
+    for name in ("checkpoint.pth", "checkpoint.previous.pth"):
+        (copy / name).unlink()
+        del before[name]
+    with pytest.raises(StarError, match=r"no checkpoint\.pth"):
+        distil(command(copy, *TRAINING))
+    assert {path.name: path.stat().st_mtime_ns for path in copy.glob("*.pth")} == before
+
+
+def test_another_student_in_the_same_folder(copy, command):
+    """Fails if forty lines of names are the answer, or config.yaml is of the other one."""
+    config = (copy / "config.yaml").read_text()
+    narrow = ["--encoder_conf", "intermediate_size=20"]
+    with pytest.raises(
+        StarError, match=r"weights have other shapes, e\.g\. .*another --output_dir"
+    ):
+        distil(command(copy, *TRAINING, "--max_epoch", EPOCHS + 1, *narrow))
+    assert (copy / "config.yaml").read_text() == config
+
+
+def test_a_full_disk_is_named(command, tmp_path):
+    """Fails if "unexpected pos 64 vs 0" is all that is said of it, or no run goes on after."""
+    made = command(tmp_path / "exp", *TRAINING)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StarError, match=r"could not be written to its end; .* GB are free"):
+            distil(made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    distil([*made, "--max_epoch", "1"])
+    assert (tmp_path / "exp" / "1epoch.pth").exists()

@@ -1,0 +1,33 @@
+"""Whether a folder could be written, asked before hours are spent on what goes there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from espnet_star.errors import StarError
+
+
+def check_writable(directory: str | Path, option: str) -> None:
+    """Refuse a folder that cannot be made or written; makes nothing itself.
+
+    Args:
+        directory: The folder.
+        option: What names it on the command line, e.g. ``--outdir``.
+
+    Raises:
+        StarError: If a file is in its place or its way, or it is read-only.
+    """
+    path = Path(directory).absolute()
+    there = next(part for part in (path, *path.parents) if os.path.lexists(part))
+    if not there.is_dir():
+        kind = "a broken link" if there.is_symlink() else "a file"
+        raise StarError(
+            f"{option} {directory}: {there} is {kind}, expected a folder; move it away, or choose "
+            f"another {option}"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StarError(
+            f"{option} {directory}: {there} cannot be written (read-only, or another user's); "
+            f"choose another {option}"
+        )
