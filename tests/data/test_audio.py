@@ -78,7 +78,7 @@ def test_not_finite(tmp_path, tone, bad):
 def test_beyond_full_scale_is_noted(tmp_path, tone):
     soundfile.write(tmp_path / "a.wav", tone(0.5, 8000, amplitude=2.0), 8000, "FLOAT")
     result = run(tmp_path, tmp_path / "a.wav")
-    assert "clipped" in result.notes
+    assert "clipped: 66.5 % of the samples" in result.notes
     assert np.abs(soundfile.read(result.path)[0]).max() <= 1.0
 
 

@@ -95,7 +95,7 @@ def test_a_kaldi_directory_with_segments_pipes_and_a_valid_set(make_source, tone
             "a1": "rec1 0.5 1.5",
             "a2": "rec1 2 -1",
             "b1": "rec2 0 2",
-            "c1": "rec3 0.25 9",
+            "c1": "rec3 0.25 1.3",
             "c2": "gone 0 1",
         },
         utt2spk={"a1": "a", "a2": "a", "b1": "b", "c1": "c", "c2": "c"},
