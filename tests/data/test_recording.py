@@ -168,9 +168,9 @@ def test_sizes_that_are_too_small_or_too_large(tmp_path):
     mp3 = encoded(noise(2), "MP3")
     samples, notes, _ = read(written(tmp_path, mp3[: len(mp3) // 2]))
     assert 14000 < len(samples) < 17000 and notes[0].startswith("cut short: ")
-    with open_recording(written(tmp_path, encoded(noise(2), "FLAC")[:-9000])) as sound:
-        with pytest.raises(Dropped, match="unreadable|truncated"):
-            sound.read(0, sound.frames)
+    half = written(tmp_path, encoded(noise(2), "FLAC")[:-9000])
+    with open_recording(half) as sound, pytest.raises(Dropped, match=r"unreadable|truncated"):
+        sound.read(0, sound.frames)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_entries_of_kaldi_archives(tmp_path):
     np.testing.assert_allclose(soundfile.read(cut.path)[0], noise(2, 1)[8000:16000], atol=1e-4)
 
 
-@pytest.mark.parametrize("writer", ["kaldiio", "omniio"])
+@pytest.mark.parametrize("writer", ["kaldiio", "omniio.tools.kaldi"])
 def test_archives_that_espnets_writer_made(tmp_path, writer):
     library = pytest.importorskip(writer)
     samples = (noise(1) * 32768).astype(np.int16)
