@@ -10,7 +10,7 @@ import torch
 
 from espnet_star.data.audio import read_mono, resample
 from espnet_star.data.errors import Dropped
-from espnet_star.data.levels import check_level
+from espnet_star.data.levels import check_peak, peak_of
 from espnet_star.errors import StarError
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 
@@ -47,7 +47,7 @@ def waveform(audio: Audio, rate: int | None, name: str) -> torch.Tensor:
 
 def _checked(samples: np.ndarray, name: str) -> np.ndarray:
     try:
-        check_level(samples)
+        check_peak(peak_of(samples))
     except Dropped as reason:
         raise StarError(f"{name} has {reason}") from None
     return samples

@@ -16,7 +16,7 @@ import soxr
 
 from espnet_star.data.channel import apply_channel, draw_channel
 from espnet_star.data.errors import DataError, Dropped
-from espnet_star.data.levels import SILENCE, check_level, clipped_share, peak_of
+from espnet_star.data.levels import SILENCE, check_peak, clipped_share, peak_of
 from espnet_star.data.recording import Recording, open_recording
 from espnet_star.data.spans import fit
 
@@ -82,9 +82,11 @@ def file_name(utterance: str, audio_format: str) -> str:
 def _check(samples: np.ndarray) -> None:
     if not len(samples):
         raise Dropped("no samples")
-    check_level(samples)
-    if peak_of(samples) < SILENCE:
-        raise Dropped("all samples are zero" + (" in 16 bits" if samples.any() else ""))
+    peak = peak_of(samples)
+    if peak < SILENCE:
+        told = f" in 16 bits: the peak is {peak:.1e}" if peak else ""
+        raise Dropped(f"all samples are zero{told}")
+    check_peak(peak)
 
 
 def check_length(samples: int, options: AudioOptions) -> None:
@@ -186,7 +188,7 @@ def read_mono(path: str | Path, fs: int) -> np.ndarray:
             raise Dropped("missing file")
         with open_recording(source) as sound:
             samples, rate, notes = sound.read(0, sound.frames), sound.rate, sound.notes
-        check_level(samples)
+        check_peak(peak_of(samples))
     except Dropped as reason:
         raise DataError(f"{path}: {reason}; expected an audio file that libsndfile reads") from None
     for note in notes:

@@ -9,8 +9,8 @@ from espnet_star.data.errors import Dropped
 # 24 dB over full scale: no recording in [-1, 1] gets there, and what lies within 16 steps of
 # 16-bit integers is silence.
 LOUDEST = 16.0
-# A step of 24 bits: no recording is quieter.
-QUIETEST = 2.0**-24
+# Decoders of MP3 make about 1e-16 of silence; what is quieter as a whole is no audio.
+QUIETEST = 2.0**-64
 # Half a step of 16 bits: what is below is stored as zeros.
 SILENCE = 2.0**-16
 
@@ -22,14 +22,15 @@ def peak_of(samples: np.ndarray) -> float:
     return max(float(samples.max()), -float(samples.min()))
 
 
-def check_level(samples: np.ndarray) -> None:
-    """Refuse samples whose peak says that their range is not [-1, 1]. Silence passes.
+def check_peak(peak: float) -> None:
+    """Refuse audio whose peak says that its range is not [-1, 1]. Silence passes.
+
+    Args:
+        peak: Largest magnitude of an utterance's samples.
 
     Raises:
-        Dropped: If they are not finite, above 16 (integers as floating point), or not zero and
-            below a step of 24 bits.
+        Dropped: If it is not finite, above 16 (integers as floating point), or all but zero.
     """
-    peak = peak_of(samples)
     if not np.isfinite(peak):
         raise Dropped("NaN or infinite samples")
     if peak > LOUDEST:
@@ -38,10 +39,7 @@ def check_level(samples: np.ndarray) -> None:
             "32768 if they are 16-bit integers"
         )
     if 0 < peak < QUIETEST:
-        raise Dropped(
-            f"samples of another range: the peak is {peak:.1e}, less than a step of 24 bits; "
-            "scale them to -1 to 1"
-        )
+        raise Dropped(f"samples of another range: the peak is {peak:.1e}; scale them to -1 to 1")
 
 
 def clipped_share(samples: np.ndarray) -> float:

@@ -146,6 +146,34 @@ def _mapped(path: str) -> Iterator[bytes]:
         yield m  # type: ignore[misc]
 
 
+def _stamp(source: str) -> Stamp:
+    path = Path(source)
+    if not path.is_file():
+        name, _, rest = source.partition(" ")
+        # A table's line "my name a.wav", whose key ends at the first blank.
+        blank = rest and Path(rest.split()[-1]).is_file()
+        raise Dropped(
+            "missing file" + (f": is {name} part of the name before it?" if blank else "")
+        )
+    status = path.stat()
+    if not status.st_size:
+        raise Dropped("empty file")
+    return Stamp(source, status.st_size, status.st_mtime_ns)
+
+
+def _split(content: bytes) -> tuple[Streams, tuple[bytes, ...]]:
+    if not content:
+        raise Dropped("empty file")
+    streams = find_streams(content)
+    return streams, tuple(_cut(content, piece) for piece in streams.pieces) or (content,)
+
+
+@functools.lru_cache(maxsize=1)
+def _piped(command: str) -> tuple[Streams, tuple[bytes, ...]]:
+    # Cached as the output is: a length that no header knows is decoded for.
+    return _split(run_pipe(command))
+
+
 @functools.lru_cache(maxsize=64)
 def _streams_of(stamp: Stamp, thorough: bool) -> Streams:
     with _mapped(stamp.path) as content:
@@ -162,8 +190,7 @@ def file_notes(path: str) -> tuple[str, ...]:
     """What a user should know of an audio file: it ends before or after its headers say."""
     if ark_place(path):
         return find_streams(read_ark(path)).notes
-    status = Path(path).stat()
-    return _streams_of(Stamp(path, status.st_size, status.st_mtime_ns), True).notes
+    return _streams_of(_stamp(path), True).notes
 
 
 class Recording:
@@ -241,27 +268,19 @@ def open_recording(source: str, thorough: bool = True) -> Iterator[Recording]:
         Dropped: If it is missing, empty or no audio.
         OSError: If it cannot be opened.
     """
-    content, path = None, Path(source)
-    if source.endswith("|"):
-        content = run_pipe(source)
-    elif ark_place(source):
-        content = read_ark(source)
-    elif not path.is_file():
-        raise Dropped("missing file")
-    if not (path.stat().st_size if content is None else content):
-        raise Dropped("empty file")
+    held = source.endswith("|") or ark_place(source) is not None
     with ExitStack() as stack:
         try:
-            if content is None:
-                status = path.stat()
-                stamp = Stamp(source, status.st_size, status.st_mtime_ns)
+            if source.endswith("|"):
+                streams, parts = _piped(source)
+            elif held:
+                streams, parts = _split(read_ark(source))
+            else:
+                stamp = _stamp(source)
                 streams = _streams_of(stamp, thorough)
                 parts = _pieces_of(stamp, streams) if streams.pieces else ()
-            else:
-                streams = find_streams(content, thorough)
-                parts = tuple(_cut(content, piece) for piece in streams.pieces) or (content,)
             files: list[Any] = [io.BytesIO(part) for part in parts] or [source]
             sounds = [stack.enter_context(_Sound(file)) for file in files]
         except (soundfile.SoundFileError, TypeError) as error:
             raise Dropped("unreadable: " + _reason(error)) from None
-        yield Recording(sounds, streams.notes, content is None and not streams.pieces)
+        yield Recording(sounds, streams.notes, not held and not streams.pieces)

@@ -17,7 +17,7 @@ import soundfile
 from espnet_star.data.errors import DataError, Dropped, some
 from espnet_star.data.extras import require_lhotse
 from espnet_star.data.kaldi import read_counts, read_table, read_wav_scp, write_lines
-from espnet_star.data.levels import check_level
+from espnet_star.data.levels import check_peak, peak_of
 from espnet_star.data.parallel import parallel
 from espnet_star.data.recording import read_bytes
 from espnet_star.data.shard_index import FIELDS, FORMAT, INDEX, index_content, shard_entry
@@ -282,7 +282,7 @@ def encoded(item: Item, options: ShardOptions) -> bytes:
             kind = sound.format
             # Not all of it: a header may promise more than memory holds.
             samples = sound.read(item.samples + 1, dtype="float32", always_2d=True)
-        check_level(samples)
+        check_peak(peak_of(samples))
     except (Dropped, OSError, soundfile.SoundFileError, TypeError) as error:
         reason = getattr(error, "strerror", None) or str(error).split(": ")[-1]
         raise DataError(

@@ -126,8 +126,8 @@ def test_file_names_stay_in_the_folder(tmp_path, utterance):
     ("level", "reason"),
     [
         (9000.0, "samples of another range: the peak is 9000, expected -1 to 1; divide them by"),
-        (1e-38, "samples of another range: the peak is 1.0e-38, less than a step of 24 bits"),
-        (2.0**-18, "all samples are zero in 16 bits"),
+        (1e-38, "all samples are zero in 16 bits: the peak is "),
+        (2.0**-18, "all samples are zero in 16 bits: the peak is 3.8e-06"),
     ],
 )
 def test_a_peak_that_says_another_range(tmp_path, tone, rate, level, reason):

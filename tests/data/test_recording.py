@@ -148,12 +148,13 @@ def test_variable_bit_rate_without_a_tag(tmp_path):
 
 def test_parts_of_variable_bit_rate_are_what_the_whole_has(tmp_path):
     """A frame's bits lie in earlier frames: parts began with a third of a second of nothing."""
-    path = written(tmp_path, vbr()[0], "a.mp3")
-    samples, _, _ = read(path)
-    for first in (10000, 30000, 60000, 120000):
-        with open_recording(path) as sound:
-            part = sound.read(first, first + 8000)[:, 0]
-        np.testing.assert_allclose(part, samples[first : first + 8000], atol=1e-5)
+    for number, content in enumerate(vbr()):
+        path = written(tmp_path, content, f"{number}.mp3")
+        samples, _, _ = read(path)
+        for first in (10000, 30000, 60000, 120000):
+            with open_recording(path) as sound:
+                part = sound.read(first, first + 8000)[:, 0]
+            np.testing.assert_allclose(part, samples[first : first + 8000], atol=1e-5)
 
 
 def test_sizes_that_are_too_small_or_too_large(tmp_path):
