@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from espnet_star.data.kaldi import split_lines
 from espnet_star.errors import StarError, first_line
 
 BLANK_ID = 0
@@ -84,7 +85,7 @@ def read_lexicon(path: str | Path, tokens: Sequence[str]) -> dict[str, list[list
             "characters, train with --token_type char"
         )
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = split_lines(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise StarError(f"{path}: the lexicon cannot be read ({first_line(error)})") from error
     lexicon: dict[str, list[list[int]]] = {}

@@ -45,7 +45,8 @@ def one_line(name: str, worker: bool = False) -> Iterator[None]:
 
     Raises:
         SystemExit: With 2 after a `StarError` or where a file cannot be used, 130 after
-            Ctrl-C, 1 after any other exception, and with its code where a process that the command has started has said why it ends.
+            Ctrl-C, 1 after any other exception, and with its code where a process that the
+            command has started has said why it ends.
     """
     _noted.clear()
     try:

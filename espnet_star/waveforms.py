@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from espnet_star.data.audio import read_mono, resample
+from espnet_star.data.errors import Dropped
+from espnet_star.data.levels import check_peak, peak_of
 from espnet_star.errors import StarError
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 
@@ -24,25 +26,31 @@ def waveform(audio: Audio, rate: int | None, name: str) -> torch.Tensor:
         name: How messages call it.
 
     Raises:
-        StarError: If it is empty, shorter than one frame, not finite, missing, of another
-            shape or type, or ``rate`` is no rate.
+        StarError: If it is empty, shorter than one frame, not finite, of another range than
+            -1 to 1, missing, of another shape or type, or ``rate`` is no rate.
     """
     if isinstance(audio, str | Path):
         if rate is not None:
             raise StarError(f"{name}: a file brings its own rate; leave rate={rate!r} out")
         samples = read_mono(audio, SAMPLE_RATE)
     else:
-        samples = resample(_samples(audio, name), _rate(rate), SAMPLE_RATE)
+        samples = resample(_checked(_samples(audio, name), name), _rate(rate), SAMPLE_RATE)
     if not samples.size:
         raise StarError(f"{name} is empty; expected at least {RECEPTIVE_FIELD} samples at 16 kHz")
-    if not np.isfinite(samples).all():
-        raise StarError(f"{name} has NaN or infinite samples; look at where it comes from")
     if len(samples) < RECEPTIVE_FIELD:
         raise StarError(
             f"{name} has {len(samples)} samples at 16 kHz; one frame needs {RECEPTIVE_FIELD} "
             "(25 ms)"
         )
     return torch.from_numpy(np.ascontiguousarray(samples))
+
+
+def _checked(samples: np.ndarray, name: str) -> np.ndarray:
+    try:
+        check_peak(peak_of(samples))
+    except Dropped as reason:
+        raise StarError(f"{name} has {reason}") from None
+    return samples
 
 
 def _samples(audio: np.ndarray | torch.Tensor, name: str) -> np.ndarray:

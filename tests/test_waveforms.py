@@ -50,6 +50,8 @@ LONG = np.zeros(800, dtype=np.float32)
         (LONG, 44100, "x has 290 samples at 16 kHz"),
         (np.full(800, np.nan), None, "x has NaN or infinite samples"),
         (np.full(800, np.inf), 8000, "x has NaN or infinite samples"),
+        (np.full(800, 9000.0), None, "x has samples of another range: the peak is 9000"),
+        (np.full(800, -1e-38), 8000, "x has samples of another range: the peak is 1.0e-38"),
         (np.zeros((2, 800)), None, r"x must have shape \(T,\), got \(2, 800\); mix channels"),
         (np.zeros(800, dtype=np.int32), None, "x must be floating point or int16, got int32"),
         (torch.zeros(800, dtype=torch.bool), None, "x must be floating point or int16, got bool"),
@@ -69,8 +71,10 @@ def test_files_that_are_none(tmp_path):
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
     soundfile.write(tmp_path / "short.wav", np.zeros(100), 8000)
     (tmp_path / "text.wav").write_text("not audio")
+    soundfile.write(tmp_path / "loud.wav", np.full(800, 9000.0), 8000, "FLOAT")
     for name, message in {
         "absent.wav": "absent.wav: missing file",
+        "loud.wav": "loud.wav: samples of another range: the peak is 9000",
         "text.wav": "text.wav: unreadable",
         "none.wav": "x is empty",
         "short.wav": "x has 200 samples at 16 kHz",

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_star.analysis.subjects import Subject, run
 from espnet_star.data.errors import DataError
+from espnet_star.data.kaldi import split_lines
 from espnet_star.errors import StarError
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 
@@ -131,7 +132,7 @@ def read_lengths(path: str | Path) -> tuple[int, ...]:
         DataError: Naming the line that is neither, or shorter than one frame.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = split_lines(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     lengths = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.checks import Report, check_datadir, histogram_lines
-from espnet_star.data.errors import DataError
+from espnet_star.data.errors import DataError, some
 from espnet_star.data.shard_index import has_shards
 
 
@@ -54,6 +54,8 @@ def report(found: Report, datadir: str) -> None:
     )
     for line in histogram_lines(found.bins):
         print(line)
+    if found.notes:
+        print(f"  to look at: {some(found.notes, limit=3)}")
 
 
 def check(args: argparse.Namespace) -> Report:

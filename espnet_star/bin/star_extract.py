@@ -23,6 +23,7 @@ import torch
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.audio import AudioOptions, Job, Result, convert, file_name
+from espnet_star.data.corpus import clean
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_wav_scp, write_table
 from espnet_star.errors import StarError
@@ -120,7 +121,7 @@ def list_audio(args: argparse.Namespace) -> dict[str, str]:
     paths: dict[str, str] = {}
     for path in args.audio:
         # A key of a Kaldi table ends at its first white space.
-        utterance = "_".join(Path(path).stem.split())
+        utterance = clean(Path(path).stem)
         if utterance in paths:
             raise DataError(
                 f"{paths[utterance]} and {path} both give utterance {utterance}; rename one of "
@@ -262,6 +263,8 @@ def extract(args: argparse.Namespace) -> None:
         name = error.filename or outdir
         raise DataError(f"{name}: cannot be read or written ({error.strerror or error})") from error
     print(f"{outdir}/{SCP}: {len(audio)} utterances, features {shape}")
+    if told := [f"{r.utterance} ({note})" for r in audio for note in r.notes if ":" in note]:
+        print(f"  to look at: {some(told, limit=3)}")
     if skipped:
         examples = some((f"{key} ({reason})" for key, reason in sorted(skipped.items())), limit=3)
         print(f"  {len(skipped)} skipped: {examples}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.audio import AudioOptions
 from espnet_star.data.errors import some
-from espnet_star.data.prepare import PrepareOptions, Summary, prepare
+from espnet_star.data.prepare import DETAILS, PrepareOptions, Summary, prepare
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -78,6 +78,10 @@ def report(summary: Summary, dstdir: str) -> None:
         return
     notes = "".join(f", {count} {note}" for note, count in sorted(summary.notes.items()))
     print(f"{dstdir}: {summary.kept} utterances kept, {summary.hours:.2f} hours{notes}")
+    if summary.details:
+        named = (f"{key} ({told})" for key, told in sorted(summary.details.items()))
+        print(f"  to look at: {some(named, limit=3)}")
+        print(f"  all notes: {dstdir}/{DETAILS}")
     # "unreadable: ..." and "truncated: ..." carry details after the colon.
     kinds = {key: reason.split(":")[0] for key, reason in summary.skipped.items()}
     for kind, count in Counter(kinds.values()).most_common():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
-import subprocess
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +15,12 @@ import soundfile
 import soxr
 
 from espnet_star.data.channel import apply_channel, draw_channel
-from espnet_star.data.errors import DataError
+from espnet_star.data.errors import DataError, Dropped
+from espnet_star.data.levels import SILENCE, check_peak, clipped_share, peak_of
+from espnet_star.data.recording import Recording, open_recording
+from espnet_star.data.spans import fit
 
-# What ESPnet's `sound` loader reads from any position without decoding it all.
-DIRECT_FORMATS = {"WAV", "WAVEX", "FLAC"}
-PIPE_TIMEOUT = 600.0
+CLIPPED = "clipped"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Job(NamedTuple):
 class Result(NamedTuple):
     """Outcome of a `Job`: a path and samples, or the reason why it was dropped.
 
-    ``notes`` name what was done to the audio: copied, mixed down, resampled, clipped.
+    ``notes`` name what was done to the audio: written, mixed down, resampled; what a user should
+    look at has details behind a colon (``clipped: 0.4 % of the samples``).
     """
 
     utterance: str
@@ -64,10 +65,6 @@ class Result(NamedTuple):
     samples: int = 0
     reason: str = ""
     notes: tuple[str, ...] = ()
-
-
-class Dropped(Exception):
-    """An utterance cannot be used; the message is the reason."""
 
 
 def file_name(utterance: str, audio_format: str) -> str:
@@ -82,78 +79,14 @@ def file_name(utterance: str, audio_format: str) -> str:
     return f"{digest[:2]}/{stem}.{audio_format}"
 
 
-@functools.lru_cache(maxsize=1)
-def run_pipe(command: str) -> bytes:
-    """Output of an entry of ``wav.scp`` that ends in a pipe.
-
-    Raises:
-        Dropped: If it fails, or takes too long.
-    """
-    # Cached, since neighbouring utterances are mostly segments of one recording.
-    try:
-        done = subprocess.run(
-            command.rstrip("| \t"), shell=True, capture_output=True, timeout=PIPE_TIMEOUT
-        )
-    except subprocess.TimeoutExpired:
-        raise Dropped(f"unreadable: pipe took over {PIPE_TIMEOUT:.0f} s") from None
-    if done.returncode:
-        message = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [""]
-        raise Dropped(f"unreadable: pipe failed with code {done.returncode} {message[0]}".strip())
-    return done.stdout
-
-
-def _open(source: str) -> soundfile.SoundFile:
-    if source.endswith("|"):
-        content = run_pipe(source)
-        if not content:
-            raise Dropped("empty file")
-        file: io.BytesIO | str = io.BytesIO(content)
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise Dropped("missing file")
-        if path.stat().st_size == 0:
-            raise Dropped("empty file")
-        file = source
-    try:
-        return soundfile.SoundFile(file)
-    except (soundfile.SoundFileError, TypeError) as error:
-        raise Dropped("unreadable: " + _reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    # libsndfile repeats the path, which skipped.txt and wav.scp already give.
-    return str(error).split(": ")[-1].strip() or type(error).__name__
-
-
-def _read(sound: soundfile.SoundFile, job: Job, max_duration: float) -> np.ndarray:
-    rate = sound.samplerate
-    first = round((job.start or 0.0) * rate)
-    last = sound.frames if job.end is None else min(round(job.end * rate), sound.frames)
-    if first >= sound.frames > 0:
-        raise Dropped("segment starts after the end of the recording")
-    # A header that promises hours is believed; reading them would fill the memory.
-    if (last - first) / rate > max_duration:
-        raise Dropped("longer than max_duration")
-    try:
-        if first:
-            sound.seek(first)
-        samples = sound.read(last - first, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise Dropped("unreadable: " + _reason(error)) from None
-    # MP3 headers only estimate a length; FLAC and WAV state it.
-    if sound.format in DIRECT_FORMATS and len(samples) < last - first:
-        raise Dropped(f"truncated: {len(samples)} of {last - first} samples")
-    return samples
-
-
 def _check(samples: np.ndarray) -> None:
     if not len(samples):
         raise Dropped("no samples")
-    if not np.isfinite(samples).all():
-        raise Dropped("NaN or infinite samples")
-    if not samples.any():
-        raise Dropped("all samples are zero")
+    peak = peak_of(samples)
+    if peak < SILENCE:
+        told = f" in 16 bits: the peak is {peak:.1e}" if peak else ""
+        raise Dropped(f"all samples are zero{told}")
+    check_peak(peak)
 
 
 def check_length(samples: int, options: AudioOptions) -> None:
@@ -186,16 +119,17 @@ def convert(job: Job, folder: str, options: AudioOptions) -> Result:
         OSError: If the output cannot be written.
     """
     try:
-        with _open(job.source) as sound:
-            rate, channels, container = sound.samplerate, sound.channels, sound.format
-            samples = _read(sound, job, options.max_duration)
+        with open_recording(job.source) as sound:
+            samples, notes = _cut(sound, job, options.max_duration)
+            rate, channels, direct = sound.rate, sound.channels, sound.direct
         _check(samples)
-        whole = job.start is None and not job.source.endswith("|")
-        direct = whole and rate == options.fs and channels == 1 and container in DIRECT_FORMATS
-        if direct and options.channel_seed is None:
+        direct = direct and job.start is None and rate == options.fs and channels == 1
+        # Beyond full scale nothing is used as it is: shards and others would clip it unseen.
+        if direct and options.channel_seed is None and not clipped_share(samples):
             check_length(len(samples), options)
-            return Result(job.utterance, str(Path(job.source).absolute()), len(samples))
-        mono, notes = _to_mono(samples, rate, options)
+            source = str(Path(job.source).absolute())
+            return Result(job.utterance, source, len(samples), notes=tuple(notes))
+        mono, made = _to_mono(samples, rate, options)
         _check(mono)
         check_length(len(mono), options)
     except Dropped as reason:
@@ -203,11 +137,22 @@ def convert(job: Job, folder: str, options: AudioOptions) -> Result:
     if options.channel_seed is not None:
         channel = draw_channel(options.channel_seed, job.utterance, options.fs)
         mono = apply_channel(mono, channel)
-    if np.abs(mono).max() > 1.0:
-        notes.append("clipped")
+    if share := clipped_share(mono):
+        made.append(f"{CLIPPED}: {100 * share:.3g} % of the samples")
     path = Path(folder) / file_name(job.utterance, options.audio_format)
     _write(path, mono, options)
-    return Result(job.utterance, str(path), len(mono), notes=tuple(["written", *notes]))
+    return Result(job.utterance, str(path), len(mono), notes=("written", *notes, *made))
+
+
+def _cut(sound: Recording, job: Job, max_duration: float) -> tuple[np.ndarray, list[str]]:
+    """Samples ``(T, C)`` of an utterance, and notes on its recording."""
+    span = fit(job.start, job.end, sound.seconds)
+    first, last = round(span.start * sound.rate), min(round(span.end * sound.rate), sound.frames)
+    # A header that promises hours is believed; reading them would fill the memory.
+    if (last - first) / sound.rate > max_duration:
+        raise Dropped("longer than max_duration")
+    samples = sound.read(first, last)
+    return samples, [*sound.notes, *([span.note] if span.note else [])]
 
 
 def _to_mono(samples: np.ndarray, rate: int, options: AudioOptions) -> tuple[np.ndarray, list[str]]:
@@ -235,16 +180,19 @@ def read_mono(path: str | Path, fs: int) -> np.ndarray:
         Samples ``(T,)`` in float32, which may be none.
 
     Raises:
-        DataError: If the file is missing, no audio, or cut short.
+        DataError: If the file is missing, no audio, cut short, or of another range.
     """
     source = str(path)
     try:
-        if source.endswith("|"):  # which `_open` would run
+        if source.endswith("|"):  # which `open_recording` would run
             raise Dropped("missing file")
-        with _open(source) as sound:
-            samples, rate = _read(sound, Job(source, source), float("inf")), sound.samplerate
+        with open_recording(source) as sound:
+            samples, rate, notes = sound.read(0, sound.frames), sound.rate, sound.notes
+        check_peak(peak_of(samples))
     except Dropped as reason:
         raise DataError(f"{path}: {reason}; expected an audio file that libsndfile reads") from None
+    for note in notes:
+        logging.warning("%s: %s", path, note)
     return resample(samples.mean(axis=1), rate, fs)
 
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import bisect
+import io
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
-from espnet_star.data.errors import DataError, some
-from espnet_star.data.kaldi import check_spk2utt, read_counts, read_table, read_wav_scp
+from espnet_star.data.errors import DataError, Dropped, some
+from espnet_star.data.kaldi import (
+    check_spk2utt,
+    read_counts,
+    read_table,
+    read_utt2spk,
+    read_wav_scp,
+    split_lines,
+)
+from espnet_star.data.levels import check_peak, peak_of
+from espnet_star.data.recording import ark_place, file_notes, read_ark
+from espnet_star.data.source import read_label_table
 
 BINS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 NEED = ("text", "utt2spk")
 SAMPLE = 20
 BAR = 40
+# More samples than any file has: libsndfile's way to say that a header does not tell.
+UNKNOWN_FRAMES = 1 << 48
 
 
 @dataclass
@@ -30,6 +44,7 @@ class Report:
         bins: Number of utterances shorter than each of `BINS` seconds and not shorter
             than the one before; the last entry counts the rest.
         opened: How many audio files were read.
+        notes: Of these, which end before or after their headers say.
     """
 
     utterances: int = 0
@@ -37,6 +52,7 @@ class Report:
     speakers: int | None = None
     bins: list[int] = field(default_factory=list)
     opened: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def check_datadir(
@@ -70,7 +86,7 @@ def check_datadir(
     if not wavs:
         raise DataError(f"{directory / 'wav.scp'} is empty; prepare the directory again")
     names = sorted({*need, *(name for name in NEED if (directory / name).exists())})
-    tables = {name: read_table(directory / name, allow_empty=name == "text") for name in names}
+    tables = {name: read_label_table(directory / name) for name in names}
     problems = _compare_keys(directory / "utt2num_samples", counts, wavs)
     for name, table in tables.items():
         problems += _compare_keys(directory / name, table, wavs)
@@ -81,10 +97,13 @@ def check_datadir(
     if source is not None:
         problems += _check_complete(directory, wavs, Path(source))
     chosen = _choose(sorted(wavs), full)
-    problems += _check_audio(chosen, wavs, counts, fs)
+    found, notes = _check_audio(chosen, wavs, counts, fs)
+    problems += found
     if problems:
         raise DataError(f"{len(problems)} problems in {directory}:\n  " + "\n  ".join(problems))
-    return _report(counts, tables, fs, len(chosen))
+    report = _report(counts, tables, fs, len(chosen))
+    report.notes = notes
+    return report
 
 
 def _report(
@@ -152,31 +171,48 @@ def _choose(keys: list[str], full: bool) -> list[str]:
 
 def _check_audio(
     keys: list[str], wavs: dict[str, str], counts: dict[str, int], fs: int
-) -> list[str]:
-    problems = []
+) -> tuple[list[str], list[str]]:
+    """Problems of audio files, and what is worth a note."""
+    problems, notes = [], []
     for key in keys:
         try:
-            with soundfile.SoundFile(wavs[key]) as sound:
-                rate, channels = sound.samplerate, sound.channels
-                # Decoded in blocks: a header can promise what the file does not hold.
-                samples = sum(len(block) for block in sound.blocks(65536, dtype="float32"))
-        except (soundfile.SoundFileError, OSError) as error:
-            problems.append(f"{key}: cannot read {wavs[key]} ({str(error).split(': ')[-1]})")
-            continue
-        if rate != fs or channels != 1:
-            problems.append(
-                f"{key}: expected {fs} Hz mono, {wavs[key]} has {rate} Hz, {channels} channels"
+            problem = _check_file(wavs[key], counts.get(key), fs)
+            notes += [f"{key}: {wavs[key]}: {note}" for note in file_notes(wavs[key])]
+        except (Dropped, soundfile.SoundFileError, OSError) as error:
+            problem = f"cannot read {wavs[key]} ({str(error).split(': ')[-1]})"
+        if problem:
+            problems.append(f"{key}: {problem}")
+    return problems, notes
+
+
+def _check_file(path: str, expected: int | None, fs: int) -> str | None:
+    samples, peak = 0, 0.0
+    with soundfile.SoundFile(io.BytesIO(read_ark(path)) if ark_place(path) else path) as sound:
+        rate, channels = sound.samplerate, sound.channels
+        if sound.frames > UNKNOWN_FRAMES:
+            return (
+                f"{path} does not say its length, without which ESPnet cannot read it; "
+                "star_prepare_data writes it anew"
             )
-        elif key in counts and samples != counts[key]:
-            problems.append(
-                f"{key}: utt2num_samples says {counts[key]} samples, {wavs[key]} holds {samples}"
-            )
-    return problems
+        # Decoded in blocks: a header can promise what the file does not hold.
+        for block in sound.blocks(65536, dtype="float32"):
+            samples += len(block)
+            # Not Python's max, which loses a NaN.
+            peak = float(np.maximum(peak, peak_of(block)))
+    try:
+        check_peak(peak)
+    except Dropped as reason:
+        return f"{path} has {reason}"
+    if rate != fs or channels != 1:
+        return f"expected {fs} Hz mono, {path} has {rate} Hz, {channels} channels"
+    if expected not in (None, samples):
+        return f"utt2num_samples says {expected} samples, {path} holds {samples}"
+    return None
 
 
 def read_speakers(path: Path) -> set[str]:
     """Speakers of a directory's ``utt2spk``, or of such a file."""
-    return set(read_table(path / "utt2spk" if path.is_dir() else path).values())
+    return set(read_utt2spk(path / "utt2spk" if path.is_dir() else path).values())
 
 
 def _check_speakers(directory: Path, train: Path) -> list[str]:
@@ -196,7 +232,7 @@ def read_characters(path: str | Path) -> set[str]:
         DataError: If the file cannot be read.
     """
     try:
-        tokens = Path(path).read_text(encoding="utf-8").splitlines()
+        tokens = split_lines(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the token list ({error})") from error
     special = {token for token in tokens if len(token) > 2 and token[0] + token[-1] == "<>"}

@@ -6,13 +6,14 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-import soundfile
-
-from espnet_star.data.audio import Dropped, file_name, run_pipe
-from espnet_star.data.errors import DataError, some
+from espnet_star.data.audio import file_name
+from espnet_star.data.errors import DataError, Dropped, some
 from espnet_star.data.kaldi import read_wav_scp
+from espnet_star.data.recording import open_recording, run_pipe
 from espnet_star.data.source import read_source
+from espnet_star.data.spans import fit
 
 # Endings of what libsndfile reads; other files of a folder are left alone.
 # fmt: off
@@ -59,17 +60,19 @@ class Corpus:
         utterances: All that are not skipped.
         skipped: Reason of each utterance or file that is.
         ignored: Number of files that are no audio, by ending.
+        notes: What a user should look at, of each utterance.
     """
 
     recordings: dict[str, str] = field(default_factory=dict)
     utterances: list[Utterance] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def clean(name: str) -> str:
     """An id without blanks, which Kaldi's tables cannot hold."""
-    return re.sub(r"\s+", "_", name.strip())
+    return re.sub(r"\s+", "_", name.strip()) or "_"
 
 
 def read_folder(folder: str | Path, audio: Path, speakers: str = "none") -> Corpus:
@@ -97,6 +100,9 @@ def read_folder(folder: str | Path, audio: Path, speakers: str = "none") -> Corp
             corpus.ignored[ending] = corpus.ignored.get(ending, 0) + 1
             continue
         inner = path.relative_to(root)
+        if re.search(r"[\r\n]", str(path)):
+            corpus.skipped[clean(str(inner))] = "a line break in its path, which no table can hold"
+            continue
         key = clean("-".join(inner.with_suffix("").parts))
         speaker = None
         if speakers != "none":
@@ -172,39 +178,55 @@ def _store_pipe(name: str, command: str, audio: Path, corpus: Corpus) -> str:
 def measure(corpus: Corpus, nj: int) -> None:
     """Read every recording's header: fill in lengths, skip what cannot be read or is empty.
 
+    Segments are brought within their recordings, see `fit`.
+
     Args:
         corpus: Changed in place.
         nj: Files read at a time.
     """
     names = list(corpus.recordings)
     with ThreadPoolExecutor(max(1, nj)) as pool:
-        found = dict(zip(names, pool.map(_seconds, corpus.recordings.values()), strict=True))
+        found = dict(zip(names, pool.map(_length, corpus.recordings.values()), strict=True))
     kept = []
     for utterance in corpus.utterances:
-        length = found.get(utterance.recording, "missing recording")
-        if isinstance(length, str):
-            corpus.skipped[utterance.key] = length
-            continue
-        end = length if utterance.end is None else min(utterance.end, length)
-        utterance.seconds = end - (utterance.start or 0.0)
-        if utterance.seconds <= 0:
-            corpus.skipped[utterance.key] = "segment starts after the end of the recording"
+        try:
+            _place(utterance, found[utterance.recording], corpus)
+        except Dropped as reason:
+            corpus.skipped[utterance.key] = str(reason)
             continue
         kept.append(utterance)
     corpus.utterances = kept
 
 
-def _seconds(path: str) -> float | str:
-    file = Path(path)
-    if not file.is_file():
-        return "missing file"
-    if not file.stat().st_size:
-        return "empty file"
+def _place(utterance: Utterance, length: _Length, corpus: Corpus) -> None:
+    if length.reason:
+        raise Dropped(length.reason)
+    span = fit(utterance.start, utterance.end, length.seconds)
+    utterance.seconds = span.end - span.start
+    if utterance.start is not None:
+        utterance.start = span.start
+    if utterance.end is not None:
+        utterance.end = span.end
+    notes = [*length.notes, *([span.note] if span.note else [])]
+    if notes:
+        earlier = corpus.notes.get(utterance.key)
+        corpus.notes[utterance.key] = "; ".join([earlier, *notes] if earlier else notes)
+
+
+class _Length(NamedTuple):
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def _length(path: str) -> _Length:
     try:
-        sound = soundfile.info(path)
-    except (soundfile.SoundFileError, TypeError) as error:
-        return "unreadable: " + (str(error).split(": ")[-1].strip() or type(error).__name__)
-    return sound.duration if sound.frames > 0 else "no samples"
+        with open_recording(path, thorough=False) as sound:
+            if sound.frames:
+                return _Length(sound.seconds, sound.notes)
+            return _Length(reason="no samples")
+    except Dropped as reason:
+        return _Length(reason=str(reason))
 
 
 def _skip_recording(corpus: Corpus, name: str, reason: str) -> None:

@@ -10,9 +10,12 @@ import soundfile
 
 from espnet_star.data.audio import file_name
 from espnet_star.data.corpus import Corpus, Utterance, clean
-from espnet_star.data.errors import DataError, some
+from espnet_star.data.errors import DataError, Dropped, some
 from espnet_star.data.extras import require_lhotse
+from espnet_star.data.spans import fit
 from espnet_star.errors import first_line
+
+NOTE = "espnet_star_note"
 
 
 def read_manifest(
@@ -24,7 +27,7 @@ def read_manifest(
     """A manifest of lhotse: recordings, recordings with supervisions, or cuts.
 
     Cuts that are part of one mono file become segments of it. Others (one of several
-    channels, mixed, changed in speed, from the net) are read by lhotse and stored.
+    channels, padded, mixed, changed in speed, from the net) are read by lhotse and stored.
 
     Args:
         manifest: Recordings or cuts, ``.jsonl.gz`` or what else lhotse reads.
@@ -52,6 +55,11 @@ def read_manifest(
             corpus.skipped[f"{key}/{len(corpus.skipped)}"] = f"same name as {key}"
             continue
         seen.add(key)
+        if isinstance(cut, str):
+            corpus.skipped[key] = cut
+            continue
+        if note := (getattr(cut, "custom", None) or {}).get(NOTE):
+            corpus.notes[key] = note
         _add_cut(corpus, key, cut, audio, run_pipes)
     return corpus
 
@@ -74,13 +82,39 @@ def _cuts_of(lhotse: Any, recordings: Any, path: str | Path | None) -> Iterator[
     supervisions = _load(lhotse, path)
     if not isinstance(supervisions, lhotse.SupervisionSet):
         raise DataError(f"{path}: is a {type(supervisions).__name__}, not supervisions")
-    known = {recording.id for recording in recordings}
-    lost = sorted({s.recording_id for s in supervisions} - known)
+    known = {recording.id: recording for recording in recordings}
+    lost = sorted({s.recording_id for s in supervisions} - known.keys())
     if lost:
         raise DataError(f"{path}: is about recordings that the manifest lacks: {some(lost)}")
-    cuts = lhotse.CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
-    for cut in cuts.trim_to_supervisions(keep_overlapping=False):
-        yield cut.supervisions[0].id, cut
+    for supervision in supervisions:
+        yield supervision.id, _cut_of(lhotse, supervision, known[supervision.recording_id])
+
+
+def _cut_of(lhotse: Any, supervision: Any, recording: Any) -> Any:
+    """Cut of a supervision; the reason why there is none.
+
+    Not by lhotse's ``trim_to_supervisions``, which fails on times that are off by rounding.
+    """
+    try:
+        span = fit(supervision.start, supervision.end, recording.duration)
+    except Dropped as reason:
+        return str(reason)
+    channels = supervision.channel
+    channels = channels if isinstance(channels, list) else [channels]
+    if recording.num_channels == 1:
+        channels = recording.channel_ids
+    elif unknown := set(channels) - set(recording.channel_ids):
+        return f"channel {some(map(str, sorted(unknown)))} is none of recording {recording.id}"
+    kind = lhotse.MonoCut if len(channels) == 1 else lhotse.MultiCut
+    return kind(
+        id=supervision.id,
+        start=span.start,
+        duration=round(span.end - span.start, ndigits=8),
+        channel=channels[0] if len(channels) == 1 else channels,
+        recording=recording,
+        supervisions=[supervision],
+        custom={NOTE: span.note} if span.note else None,
+    )
 
 
 def _add_cut(corpus: Corpus, key: str, cut: Any, audio: Path, run_pipes: bool) -> None:
@@ -104,6 +138,9 @@ def _add_cut(corpus: Corpus, key: str, cut: Any, audio: Path, run_pipes: bool) -
     else:
         _check_commands(key, cut, run_pipes)
         path = audio / file_name(key, "wav")
+        if not getattr(cut, "has_recording", False):
+            corpus.skipped[key] = "a cut without recording"
+            return
         try:
             samples = cut.load_audio().mean(axis=0)
         # lhotse, a codec, the net.
@@ -118,12 +155,9 @@ def _add_cut(corpus: Corpus, key: str, cut: Any, audio: Path, run_pipes: bool) -
 
 def _sources(cut: Any) -> list[Any]:
     tracks = [track.cut for track in getattr(cut, "tracks", [])] or [cut]
-    return [
-        source
-        for track in tracks
-        if getattr(track, "has_recording", False)
-        for source in track.recording.sources
-    ]
+    # Padding says that it has a recording, and has none.
+    recordings = [getattr(track, "recording", None) for track in tracks]
+    return [source for recording in recordings if recording for source in recording.sources]
 
 
 def _check_commands(key: str, cut: Any, run_pipes: bool) -> None:

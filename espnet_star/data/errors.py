@@ -11,6 +11,10 @@ class DataError(StarError):
     """Something is wrong with data, a file or an option that the user can put right."""
 
 
+class Dropped(Exception):
+    """An utterance cannot be used; the message is the reason."""
+
+
 def some(names: Iterable[str], limit: int = 5) -> str:
     """First names of a collection for an error message: ``a, b, c and 12 more``."""
     listed = list(names)

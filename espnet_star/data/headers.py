@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import soundfile
-
-from espnet_star.data.audio import DIRECT_FORMATS, AudioOptions, Dropped, Job, check_length
+from espnet_star.data.audio import AudioOptions, Job, check_length
+from espnet_star.data.errors import Dropped
 from espnet_star.data.parallel import parallel
 from espnet_star.data.prepare import NOT_SELECTED, subset_rank
+from espnet_star.data.recording import open_recording
 from espnet_star.data.source import read_source
+from espnet_star.data.spans import fit
 from espnet_star.errors import first_line
 
 PIPED = "piped: its length is known after the conversion only"
@@ -53,6 +54,8 @@ def survey(
         max_hours: As in ``PrepareOptions``.
         nj: Processes.
 
+    Only files whose headers say no length are read to their end.
+
     Raises:
         DataError: If tables are malformed or disagree, or audio files are absent.
     """
@@ -83,17 +86,15 @@ def survey(
 def _samples(job: Job, header: Header, audio: AudioOptions) -> int:
     if header.error:
         raise Dropped(header.error)
-    seconds = header.frames / header.rate
-    end = seconds if job.end is None else min(job.end, seconds)
-    samples = round((end - (job.start or 0.0)) * audio.fs)
+    span = fit(job.start, job.end, header.frames / header.rate)
+    samples = round((span.end - span.start) * audio.fs)
     check_length(samples, audio)
     return samples
 
 
 def _header(path: str) -> Header:
     try:
-        info = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError) as error:
-        return Header(error=f"unreadable: {first_line(error)}")
-    direct = info.channels == 1 and info.format in DIRECT_FORMATS
-    return Header(info.frames, info.samplerate, direct)
+        with open_recording(path, thorough=False) as sound:
+            return Header(sound.frames, sound.rate, sound.direct and sound.channels == 1)
+    except (Dropped, OSError) as error:
+        return Header(error=first_line(error))

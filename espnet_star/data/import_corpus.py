@@ -12,7 +12,8 @@ from pathlib import Path
 from espnet_star.data.corpus import Corpus, Utterance, clean, measure
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import invert, write_table
-from espnet_star.data.prepare import subset_rank
+from espnet_star.data.prepare import DETAILS, subset_rank
+from espnet_star.data.recording import ark_place, read_ark
 
 TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "label")
 # How far a valid set may miss the size that was asked for, before speakers are shared.
@@ -108,6 +109,7 @@ def import_corpus(
         _drop_without_text(corpus, options, result)
         target.mkdir(parents=True, exist_ok=True)
         write_table(target / "skipped.txt", {clean(k): v for k, v in corpus.skipped.items()})
+        _note_details(target, corpus, result)
         if not corpus.utterances:
             examples = some(f"{key}: {why}" for key, why in sorted(corpus.skipped.items()))
             raise DataError(f"no utterance is left ({examples or 'there was none'})")
@@ -127,12 +129,23 @@ def import_corpus(
     return result
 
 
+def _note_details(target: Path, corpus: Corpus, result: Imported) -> None:
+    (target / DETAILS).unlink(missing_ok=True)
+    kept = {utterance.key for utterance in corpus.utterances}
+    details = {key: note for key, note in sorted(corpus.notes.items()) if key in kept}
+    if details:
+        write_table(target / DETAILS, details)
+        named = some((f"{key} ({note})" for key, note in details.items()), limit=3)
+        result.notes.append(f"to look at: {named}; all notes: {target / DETAILS}")
+
+
 def drop_duplicates(corpus: Corpus, nj: int) -> None:
     """Skip recordings whose file has the same content as one before, by name."""
     used = {utterance.recording for utterance in corpus.utterances}
     by_size: dict[int, list[str]] = defaultdict(list)
     for name in sorted(used):
-        by_size[Path(corpus.recordings[name]).stat().st_size].append(name)
+        path = corpus.recordings[name]
+        by_size[len(read_ark(path)) if ark_place(path) else Path(path).stat().st_size].append(name)
     twins = [name for names in by_size.values() if len(names) > 1 for name in names]
     with ThreadPoolExecutor(max(1, nj)) as pool:
         digests = pool.map(lambda name: _digest(corpus.recordings[name]), twins)
@@ -157,6 +170,8 @@ def drop_duplicates(corpus: Corpus, nj: int) -> None:
 
 
 def _digest(path: str) -> str:
+    if ark_place(path):
+        return hashlib.sha256(read_ark(path)).hexdigest()
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):

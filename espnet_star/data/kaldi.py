@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_star.data.errors import DataError
+from espnet_star.data.spans import ROUNDING
 
 
 class Segment(NamedTuple):
@@ -44,11 +45,25 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from error
 
 
+def _check_blanks(path: Path, number: int, key: str, line: str) -> None:
+    behind = line[line.index(key) + len(key) :][:1]
+    if behind not in ("", " ", "\t"):
+        raise DataError(
+            f"{path}:{number}: behind {key} stands U+{ord(behind):04X}, a blank that is no space; "
+            "put a space behind an utterance's name, and none into it"
+        )
+    if "\r" in line:
+        raise DataError(
+            f"{path}:{number}: {key} has a carriage return within its line, where ESPnet would "
+            "begin a new one; end lines with a line feed"
+        )
+
+
 def read_table(path: str | Path, allow_empty: bool = False) -> dict[str, str]:
     """Read ``key value`` lines, in the order of the file.
 
     Args:
-        path: The file; each line is split at its first white space, as ESPnet does.
+        path: The file; each line ends at a line feed and is split at its first space or tab.
         allow_empty: Accept a key without value (an empty transcript) as ``""``.
 
     Returns:
@@ -56,7 +71,7 @@ def read_table(path: str | Path, allow_empty: bool = False) -> dict[str, str]:
 
     Raises:
         DataError: If the file is missing or not UTF-8, a line is blank, a key is
-            duplicated or a value is missing; file, line and key are named.
+            duplicated or a value is missing, blanks are no spaces; file, line and key are named.
     """
     path = Path(path)
     table: dict[str, str] = {}
@@ -64,11 +79,33 @@ def read_table(path: str | Path, allow_empty: bool = False) -> dict[str, str]:
         key, *rest = line.split(maxsplit=1)[:2] or [""]
         if not key:
             raise DataError(f"{path}:{number}: blank line; expected 'key value'")
+        _check_blanks(path, number, key, line)
         if key in table:
             raise DataError(f"{path}:{number}: utterance {key} is duplicated; keep one of them")
         if not rest and not allow_empty:
             raise DataError(f"{path}:{number}: {key} has no value; expected 'key value'")
         table[key] = rest[0] if rest else ""
+    return table
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines of a text, which end at line feeds, not at U+2028 as ``str.splitlines`` has it."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def read_utt2spk(path: str | Path) -> dict[str, str]:
+    """Read ``utt2spk``: the speaker of each utterance.
+
+    Raises:
+        DataError: As `read_table`, or if the name of a speaker holds a blank.
+    """
+    table = read_table(path)
+    for number, (key, speaker) in enumerate(table.items(), 1):
+        if len(speaker.split()) != 1:
+            raise DataError(
+                f"{path}:{number}: speaker {speaker!r} of utterance {key} has a blank in its name, "
+                f"at which spk2utt would end it; write {'_'.join(speaker.split())}"
+            )
     return table
 
 
@@ -96,6 +133,8 @@ def read_wav_scp(path: str | Path, allow_pipes: bool = False) -> dict[str, str]:
 def read_segments(path: str | Path) -> dict[str, Segment]:
     """Read ``segments``: lines ``utterance recording start end``, times in seconds.
 
+    A start below 0 by rounding passes.
+
     Raises:
         DataError: As `read_table`, or if a line is not of that form.
     """
@@ -109,7 +148,7 @@ def read_segments(path: str | Path) -> dict[str, Segment]:
                 f"{path}:{number}: {key} must be followed by 'recording start end' in seconds, "
                 f"got {value!r}"
             ) from None
-        if not (math.isfinite(start) and math.isfinite(end)) or start < 0:
+        if not (math.isfinite(start) and math.isfinite(end)) or start < -ROUNDING:
             raise DataError(f"{path}:{number}: {key} has impossible times {start} to {end} s")
         if end != -1 and end <= start:
             raise DataError(f"{path}:{number}: {key} ends ({end} s) before it starts ({start} s)")
@@ -168,8 +207,8 @@ def check_spk2utt(datadir: str | Path) -> None:
     directory = Path(datadir)
     if not ((directory / "spk2utt").exists() and (directory / "utt2spk").exists()):
         return
+    expected = invert(read_utt2spk(directory / "utt2spk"))
     listed = read_table(directory / "spk2utt")
-    expected = invert(read_table(directory / "utt2spk"))
     for speaker in sorted(listed.keys() | expected.keys()):
         if set(listed.get(speaker, "").split()) != set(expected.get(speaker, "").split()):
             raise DataError(

@@ -17,6 +17,7 @@ from espnet_star.data.parallel import parallel
 from espnet_star.data.source import LABELS, read_source
 
 MARKER = ".prepared.json"
+DETAILS = "notes.txt"
 AUDIO_FOLDER = "data"
 NOT_SELECTED = "not needed for max_hours"
 CHUNK = 16
@@ -54,6 +55,8 @@ class Summary:
         hours: Their length.
         skipped: Reason of each utterance that was dropped.
         notes: How many utterances were written, mixed down, resampled, clipped.
+        details: What a user should look at, of each utterance: the share that was clipped,
+            segments that were trimmed, files that end before or after their headers say.
         up_to_date: True where an earlier run had done the same work already.
     """
 
@@ -61,6 +64,7 @@ class Summary:
     hours: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
     up_to_date: bool = False
 
 
@@ -138,7 +142,7 @@ def _clear(target: Path) -> list[str]:
     former: list[str] = []
     if (target / MARKER).exists() and (target / "wav.scp").exists():
         former = list(read_table(target / "wav.scp").values())
-    for name in ("wav.scp", MARKER, "spk2utt", *LABELS):
+    for name in ("wav.scp", MARKER, DETAILS, "spk2utt", *LABELS):
         (target / name).unlink(missing_ok=True)
     return former
 
@@ -175,8 +179,10 @@ def _convert_all(
             continue
         total += result.samples
         results.append(result)
-        for note in result.notes:
-            summary.notes[note] = summary.notes.get(note, 0) + 1
+        for kind in {note.split(":")[0] for note in result.notes}:
+            summary.notes[kind] = summary.notes.get(kind, 0) + 1
+        if details := "; ".join(note for note in result.notes if ":" in note):
+            summary.details[result.utterance] = details
     stream.close()  # type: ignore[attr-defined]
     done = {result.utterance for result in results} | skipped.keys()
     for key in order:
@@ -201,6 +207,8 @@ def _write_tables(
 ) -> None:
     # Written also when nothing is left, so that the reasons can be read.
     write_table(target / "skipped.txt", summary.skipped)
+    if summary.details:
+        write_table(target / DETAILS, summary.details)
     if not results:
         examples = some(f"{key}: {reason}" for key, reason in sorted(summary.skipped.items()))
         raise DataError(

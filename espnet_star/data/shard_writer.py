@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from espnet_star.data.errors import DataError, some
+from espnet_star.data.errors import DataError, Dropped, some
 from espnet_star.data.extras import require_lhotse
 from espnet_star.data.kaldi import read_counts, read_table, read_wav_scp, write_lines
+from espnet_star.data.levels import check_peak, peak_of
 from espnet_star.data.parallel import parallel
+from espnet_star.data.recording import read_bytes
 from espnet_star.data.shard_index import FIELDS, FORMAT, INDEX, index_content, shard_entry
 
 # Apart from the index, which lhotse would take for one more field of the shards.
@@ -271,15 +273,17 @@ def encoded(item: Item, options: ShardOptions) -> bytes:
     """Bytes of an utterance in the shards' format, decoded once to be sure of it.
 
     Raises:
-        DataError: Naming the utterance, if it is missing, cut short or of another rate.
+        DataError: Naming the utterance, if it is missing, cut short or of another rate or range.
     """
     try:
-        content = Path(item.path).read_bytes()
+        content = read_bytes(item.path)
         with soundfile.SoundFile(io.BytesIO(content)) as sound:
             found = sound.samplerate, sound.channels
             kind = sound.format
-            samples = sound.read(dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError, TypeError) as error:
+            # Not all of it: a header may promise more than memory holds.
+            samples = sound.read(item.samples + 1, dtype="float32", always_2d=True)
+        check_peak(peak_of(samples))
+    except (Dropped, OSError, soundfile.SoundFileError, TypeError) as error:
         reason = getattr(error, "strerror", None) or str(error).split(": ")[-1]
         raise DataError(
             f"{item.key}: {item.path} cannot be read ({reason}); prepare the directory again"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espnet_star.data.audio import Job
 from espnet_star.data.errors import DataError, some
-from espnet_star.data.kaldi import read_segments, read_table, read_wav_scp
+from espnet_star.data.kaldi import read_segments, read_table, read_utt2spk, read_wav_scp
 
 LABELS = ("text", "utt2spk", "label")
 
@@ -41,17 +41,20 @@ def read_source(
                     f"{source / 'wav.scp'} does not have"
                 )
             jobs[key] = Job(key, recordings[segment.recording], segment.start, segment.end)
-    tables = {
-        name: read_table(source / name, allow_empty=name == "text")
-        for name in LABELS
-        if (source / name).exists()
-    }
+    tables = {name: read_label_table(source / name) for name in LABELS if (source / name).exists()}
     skipped: dict[str, str] = {}
     for name, table in tables.items():
         _compare(source / name, table, utterance_file, jobs, allow_mismatch, skipped)
     empty = [key for key, text in tables.get("text", {}).items() if not text]
     skipped.update((key, "empty transcript") for key in empty if key not in skipped)
     return tables, {key: job for key, job in jobs.items() if key not in skipped}, skipped
+
+
+def read_label_table(path: Path) -> dict[str, str]:
+    """A table by its name: transcripts may be empty, names of speakers hold no blanks."""
+    if path.name == "utt2spk":
+        return read_utt2spk(path)
+    return read_table(path, allow_empty=path.name == "text")
 
 
 def _compare(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_star.data.errors import DataError, some
-from espnet_star.data.kaldi import read_counts, read_wav_scp, write_lines
+from espnet_star.data.kaldi import read_counts, read_wav_scp, split_lines, write_lines
 
 # ESPnet's trainer splits the key of a pair at this character.
 JOINT = "*"
@@ -33,7 +33,7 @@ def read_trials(path: str | Path) -> list[Trial]:
             missing, without which there is no equal error rate.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = split_lines(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the trials ({error})") from error
     trials = []

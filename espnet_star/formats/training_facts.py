@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from espnet_star.data.kaldi import split_lines
 from espnet_star.formats.experiment import read_experiment_config
 from espnet_star.outputs import SAMPLE_RATE
 
@@ -106,7 +107,7 @@ def _lengths(files: Sequence[str], roots: Sequence[Path]) -> list[int] | None:
     for name in files:
         path = _find(name, roots)
         try:
-            rows = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+            rows = [] if path is None else split_lines(path.read_text(encoding="utf-8"))
             lengths += [int(row.split()[1].split(",")[0]) for row in rows]
         except (OSError, ValueError, IndexError):
             return None

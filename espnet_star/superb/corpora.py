@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_star.data.errors import some
+from espnet_star.data.kaldi import split_lines
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _fluent_files(root: Path) -> Iterator[Path]:
 
 def _diarization_files(root: Path) -> Iterator[Path]:
     for split in ("train", "dev", "test"):
-        for line in (root / split / "wav.scp").read_text(encoding="utf-8").splitlines():
+        for line in split_lines((root / split / "wav.scp").read_text(encoding="utf-8")):
             # What s3prl's kaldi_dir_to_csv accepts: no pipe, no blank in the path.
             yield Path(line.split(" ")[1] if line.count(" ") == 1 else line)
 

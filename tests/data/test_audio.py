@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -78,7 +80,7 @@ def test_not_finite(tmp_path, tone, bad):
 def test_beyond_full_scale_is_noted(tmp_path, tone):
     soundfile.write(tmp_path / "a.wav", tone(0.5, 8000, amplitude=2.0), 8000, "FLOAT")
     result = run(tmp_path, tmp_path / "a.wav")
-    assert "clipped" in result.notes
+    assert "clipped: 66.5 % of the samples" in result.notes
     assert np.abs(soundfile.read(result.path)[0]).max() <= 1.0
 
 
@@ -117,3 +119,49 @@ def test_file_names_stay_in_the_folder(tmp_path, utterance):
     path = (tmp_path / file_name(utterance, "flac")).resolve()
     assert path.parent.parent == tmp_path.resolve()
     assert len(path.name.encode()) <= 255
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize(
+    ("level", "reason"),
+    [
+        (9000.0, "samples of another range: the peak is 9000, expected -1 to 1; divide them by"),
+        (1e-38, "all samples are zero in 16 bits: the peak is "),
+        (2.0**-18, "all samples are zero in 16 bits: the peak is 3.8e-06"),
+    ],
+)
+def test_a_peak_that_says_another_range(tmp_path, tone, rate, level, reason):
+    """Became a square wave, passed as it was, or zeros."""
+    wave = level * tone(1.0, rate, amplitude=1.0)
+    soundfile.write(tmp_path / "a.wav", wave / np.abs(wave).max() * level, rate, "FLOAT")
+    assert run(tmp_path, tmp_path / "a.wav").reason.startswith(reason)
+
+
+def test_a_little_beyond_full_scale_is_clipped_wherever_it_comes_from(tmp_path, tone):
+    """A float file at the right rate was used as it is, and clipped unseen later."""
+    for rate in (16000, 8000):
+        soundfile.write(tmp_path / "a.wav", tone(0.5, rate, amplitude=1.01), rate, "FLOAT")
+        result = run(tmp_path, tmp_path / "a.wav")
+        assert np.abs(soundfile.read(result.path)[0]).max() <= 1.0
+        assert re.fullmatch(r"clipped: (8|9)\.\d+ % of the samples", result.notes[-1])
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "samples", "outcome"),
+    [
+        (0.5, 1.005, 8000, None),
+        (-0.005, 0.5, 8000, None),
+        (0.5, 1.3, 8000, "segment trimmed: 0.300 s were behind the end of the recording"),
+        (0.5, 1.6, 0, "segment ends after its recording: 0.60 s behind the end at 1.00 s"),
+        (-0.1, 0.5, 0, "segment starts before its recording: at -0.10 s"),
+        (1.2, 1.4, 0, "segment starts after the end of the recording"),
+        (0.5, None, 8000, None),
+    ],
+)
+def test_segments_that_overshoot(tmp_path, tone, start, end, samples, outcome):
+    """Rounding is trimmed; up to half a second is noted; beyond, times are those of another."""
+    soundfile.write(tmp_path / "a.wav", tone(1.0), 16000)
+    result = run(tmp_path, tmp_path / "a.wav", start=start, end=end)
+    assert result.samples == samples
+    told = [note for note in result.notes if note.startswith("segment")]
+    assert (result.reason or next(iter(told), None)) == outcome

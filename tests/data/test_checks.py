@@ -1,7 +1,10 @@
+import io
+
 import pytest
 import soundfile
 
-from espnet_star.data.checks import BINS, SAMPLE, check_datadir
+from espnet_star.bin import star_tokens
+from espnet_star.data.checks import BINS, SAMPLE, check_datadir, read_speakers
 from espnet_star.data.errors import DataError
 from espnet_star.data.prepare import PrepareOptions, prepare
 
@@ -108,3 +111,68 @@ def test_a_source_of_which_an_utterance_was_dropped(datadir, tmp_path):
     (source / "wav.scp").write_text(lines + "u9 nine.wav\n")
     with pytest.raises(DataError, match=r"1 utterances of .*undropped were dropped.*: u9;"):
         check_datadir(datadir, source=source)
+
+
+def test_line_ends_that_are_none_are_characters(datadir, tmp_path):
+    """The list was read by str.splitlines: what was just written into it was missing."""
+    (datadir / "text").write_text("u0 a\u2028b\nu1 a\x85\x0c\x1cb\nu2 ab\n", encoding="utf-8")
+    options = ["--text", str(datadir / "text"), "--token_type", "char"]
+    star_tokens.main([*options, "--outdir", str(tmp_path)])
+    check_datadir(datadir, token_list=tmp_path / "tokens.txt")
+
+
+def test_a_speaker_with_a_blank_is_named_by_line(datadir):
+    (datadir / "utt2spk").write_text("u0 s1\nu1 Mr s1\nu2 s2\n")
+    with pytest.raises(DataError, match="utt2spk:2: speaker 'Mr s1' of utterance u1 has a blank"):
+        check_datadir(datadir)
+    with pytest.raises(DataError, match="utt2spk:2: speaker"):
+        read_speakers(datadir)
+
+
+def test_files_that_training_would_misread(datadir, tone, tmp_path):
+    """A range of integers, and a length that ESPnet's reader cannot do without."""
+    soundfile.write(tmp_path / "loud.wav", tone(0.5, amplitude=9000), 16000, "FLOAT")
+    file = io.BytesIO()
+    soundfile.write(file, tone(1.5), 16000, format="FLAC")
+    content = bytearray(file.getvalue())
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])
+    (tmp_path / "endless.flac").write_bytes(content)
+    soundfile.write(tmp_path / "u2.wav", tone(2.5), 16000)
+    whole = (tmp_path / "u2.wav").read_bytes()
+    (tmp_path / "u2.wav").write_bytes(whole + whole)
+    names = ("loud.wav", "endless.flac", "u2.wav")
+    lines = [f"u{n} {tmp_path}/{name}\n" for n, name in enumerate(names)]
+    (datadir / "wav.scp").write_text("".join(lines))
+    with pytest.raises(DataError) as error:
+        check_datadir(datadir)
+    assert "u0: " in str(error.value) and "samples of another range: the peak is 9" in str(
+        error.value
+    )
+    assert "endless.flac does not say its length" in str(error.value)
+
+
+def test_what_is_behind_the_end_of_a_file_is_noted(datadir, tone):
+    """Training reads the first of joined files alone."""
+    path = dict(line.split() for line in (datadir / "wav.scp").read_text().splitlines())["u1"]
+    whole = io.BytesIO()
+    soundfile.write(whole, tone(1.5), 16000, format="FLAC")
+    (datadir / "joined.flac").write_bytes(whole.getvalue() * 2)
+    table = (datadir / "wav.scp").read_text().replace(path, f"{datadir}/joined.flac")
+    (datadir / "wav.scp").write_text(table)
+    assert check_datadir(datadir).notes == [
+        f"u1: {datadir}/joined.flac: read on: 2 files joined in one"
+    ]
+
+
+def test_a_dump_of_espnet_in_archives(datadir, tone):
+    """Values such as file.ark:13 were called unreadable."""
+    content, lines = b"", []
+    for number in range(3):
+        file = io.BytesIO()
+        soundfile.write(file, tone(0.5 + number), 16000, format="WAV")
+        content += f"u{number} ".encode()
+        lines.append(f"u{number} {datadir}/data.ark:{len(content)}\n")
+        content += file.getvalue()
+    (datadir / "data.ark").write_bytes(content)
+    (datadir / "wav.scp").write_text("".join(lines))
+    assert check_datadir(datadir).opened == 3

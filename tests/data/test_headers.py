@@ -64,9 +64,10 @@ def test_a_subset_is_the_preparations_subset(corpus, tmp_path):
 def test_segments_and_pipes(corpus):
     (corpus / "utt2spk").unlink()
     (corpus / "wav.scp").write_text(f"r {corpus}/direct.wav\np sox a.sph -t wav - |\n")
-    (corpus / "segments").write_text("a r 0.5 1.25\nb r 1.0 9.0\nc p 0 1\n")
+    (corpus / "segments").write_text("a r 0.5 1.25\nb r 1.0 2.3\nd r 1.0 9.0\nc p 0 1\n")
     found = survey(corpus, AudioOptions())
     assert found.counts == {"a": 12000, "b": 16000}
+    assert found.skipped.pop("d").startswith("segment ends after its recording: 7.00 s behind")
     assert found.skipped == {"c": PIPED}
     assert found.converted == 28000
 

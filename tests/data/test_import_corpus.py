@@ -95,7 +95,7 @@ def test_a_kaldi_directory_with_segments_pipes_and_a_valid_set(make_source, tone
             "a1": "rec1 0.5 1.5",
             "a2": "rec1 2 -1",
             "b1": "rec2 0 2",
-            "c1": "rec3 0.25 9",
+            "c1": "rec3 0.25 1.3",
             "c2": "gone 0 1",
         },
         utt2spk={"a1": "a", "a2": "a", "b1": "b", "c1": "c", "c2": "c"},
@@ -187,6 +187,129 @@ def test_cuts(manifests, tmp_path):
     run("--manifest", tmp_path / "cuts.jsonl.gz", "--outdir", tmp_path / "data")
     lengths = prepared(tmp_path / "data" / "train")
     assert lengths == {"part": 4000, "fast": 8000, "twice": 32000, "whole": 16000}
+
+
+def test_padded_and_mixed_cuts_are_stored(manifests, tmp_path):
+    """Padding says that it has a recording: AttributeError. Mixtures keep all their tracks."""
+    lhotse, recordings, _, stereo = manifests
+    mono, talk = recordings["mono"].to_cut(), recordings["talk"].to_cut()
+    cuts = lhotse.CutSet.from_cuts(
+        [
+            mono.pad(duration=1.5).with_id("right"),
+            mono.pad(duration=1.5, direction="both").with_id("both"),
+            mono.pad(duration=1.5).append(mono).with_id("twice"),
+            mono.mix(mono, offset_other_by=0.5).with_id("mixed"),
+            mono.perturb_volume(2.0).pad(duration=2.0).with_id("louder"),
+            mono.resample(8000).with_id("low"),
+            talk.pad(duration=3.0).with_id("stereo"),
+            talk.truncate(duration=1.0).with_id("part"),
+        ]
+    )
+    cuts.to_file(tmp_path / "cuts.jsonl")
+    run(
+        "--manifest",
+        tmp_path / "cuts.jsonl",
+        "--outdir",
+        tmp_path / "data",
+        "--keep_duplicates",
+        "1",
+    )
+    train = tmp_path / "data" / "train"
+    wavs, segments = read_wav_scp(train / "wav.scp"), read_segments(train / "segments")
+    sound = soundfile.read(tmp_path / "mono.wav")[0]
+
+    def stored(key):
+        return soundfile.read(wavs[segments[key].recording])[0]
+
+    np.testing.assert_allclose(stored("right"), np.pad(sound, (0, 8000)), atol=1e-4)
+    np.testing.assert_allclose(stored("both"), np.pad(sound, (4000, 4000)), atol=1e-4)
+    np.testing.assert_allclose(
+        stored("mixed"), np.pad(sound, (0, 8000)) + np.pad(sound, (8000, 0)), atol=1e-4
+    )
+    np.testing.assert_allclose(stored("louder")[:16000], 2 * sound, atol=1e-4)
+    np.testing.assert_allclose(stored("stereo")[:48000], stereo.mean(axis=1), atol=1e-4)
+    seconds = {key: count / 16000 for key, count in prepared(train).items()}
+    assert seconds == pytest.approx(
+        {
+            "right": 1.5,
+            "both": 1.5,
+            "twice": 2.5,
+            "mixed": 1.5,
+            "louder": 2.0,
+            "low": 1.0,
+            "stereo": 3.0,
+            "part": 1.0,
+        },
+        abs=0.01,
+    )
+
+
+def test_times_that_are_off(manifests, tmp_path, capsys):
+    """An end 5 ms behind the recording was an AssertionError and nothing imported."""
+    lhotse, _, _, stereo = manifests
+    segment = lhotse.SupervisionSegment
+    lhotse.SupervisionSet.from_segments(
+        [
+            segment("round", "mono", 0.5, 0.505),
+            segment("round-stereo", "talk", 1.0, 1.005, channel=1),
+            segment("over", "mono", 0.5, 0.75),
+            segment("far", "mono", 0.5, 1.75),
+            segment("before", "mono", -0.4, 1.0),
+            segment("rounded-start", "mono", -0.004, 0.5),
+            segment("behind", "mono", 3.0, 1.0),
+            segment("both", "talk", 0.0, 1.0, channel=[0, 1]),
+            segment("other", "talk", 0.0, 1.0, channel=5),
+        ]
+    ).to_file(tmp_path / "off.jsonl")
+    options = ["--manifest", tmp_path / "recordings.jsonl.gz", "--outdir", tmp_path / "data"]
+    run(*options, "--supervisions", tmp_path / "off.jsonl")
+    train = tmp_path / "data" / "train"
+    segments = read_segments(train / "segments")
+    assert segments["round"] == ("mono", 0.5, 1.0)
+    assert segments["over"] == ("mono", 0.5, 1.0)
+    assert segments["rounded-start"][1] == 0.0
+    wavs = read_wav_scp(train / "wav.scp")
+    np.testing.assert_allclose(
+        soundfile.read(wavs["round-stereo"])[0], stereo[24000:, 1], atol=1e-4
+    )
+    assert segments["both"][0] == "talk"
+    assert read_table(tmp_path / "data" / "skipped.txt") == {
+        "far": "segment ends after its recording: 1.25 s behind the end at 1.00 s",
+        "before": "segment starts before its recording: at -0.40 s",
+        "behind": "segment starts after the end of the recording",
+        "other": "channel 5 is none of recording talk",
+    }
+    assert read_table(tmp_path / "data" / "notes.txt") == {
+        "over": "segment trimmed: 0.250 s were behind the end of the recording"
+    }
+    assert "to look at: over (segment trimmed" in capsys.readouterr().out
+
+
+def test_names_that_a_table_cannot_hold(tone, tmp_path, capsys):
+    """Blanks become part of no id; a line break in a path would begin a new line."""
+    folder = tmp_path / "in put"
+    folder.mkdir()
+    for number, name in enumerate(("one two", "一\u3000二", "tab\tbed", " ", "line\nbreak")):
+        soundfile.write(folder / f"{name}.wav", tone(1.0 + number / 10), 16000)
+    run("--audio_folder", folder, "--outdir", tmp_path / "data")
+    train = tmp_path / "data" / "train"
+    assert sorted(prepared(train)) == ["_", "one_two", "tab_bed", "一_二"]
+    assert "line_break.wav" in read_table(tmp_path / "data" / "skipped.txt")
+
+
+def test_a_kaldi_directory_of_archives(tone, tmp_path):
+    """Fails if entries of an archive are taken for names of files."""
+    content, lines = b"", []
+    for number, seconds in enumerate((1.0, 0.5, 1.0)):
+        soundfile.write(tmp_path / "a.wav", tone(seconds), 16000)
+        content += f"u{number} ".encode()
+        lines.append(f"u{number} {tmp_path}/data.ark:{len(content)}\n")
+        content += (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "data.ark").write_bytes(content)
+    (tmp_path / "wav.scp").write_text("".join(lines))
+    run("--kaldi", tmp_path, "--outdir", tmp_path / "data")
+    assert prepared(tmp_path / "data" / "train") == {"u0": 16000, "u1": 8000}
+    assert read_table(tmp_path / "data" / "skipped.txt") == {"u2": "same audio as u0"}
 
 
 def test_commands_of_a_manifest_are_run_only_if_asked(manifests, tmp_path, capsys):

@@ -8,7 +8,9 @@ from espnet_star.data.kaldi import (
     read_counts,
     read_segments,
     read_table,
+    read_utt2spk,
     read_wav_scp,
+    split_lines,
     write_table,
 )
 
@@ -39,6 +41,11 @@ def test_failed_write_leaves_no_file(tmp_path):
         (b"a x\n\nb y\n", "text:2: blank line"),
         (b"a x\nutt2 caf\xe9\n", "text:2: utterance utt2 is not UTF-8"),
         (b"\xef\xbb\xbfa x\n", "text:1: starts with a byte order mark"),
+        (
+            "a x\n田中\u3000b x\n".encode(),
+            r"text:2: behind 田中 stands U\+3000, a blank that is no",
+        ),
+        (b"a one\rb two\n", "text:1: a has a carriage return within its line"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path, content, message):
@@ -95,3 +102,26 @@ def test_invert_and_check_spk2utt(tmp_path):
     write_table(tmp_path / "spk2utt", {"s1": "a", "s2": "b c"})
     with pytest.raises(DataError, match="utterances of speaker s1"):
         check_spk2utt(tmp_path)
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u3000", "\u00a0"])
+def test_names_of_speakers_without_blanks(tmp_path, blank):
+    """Was accepted; later "utterance Mr is duplicated" in a file nobody had written."""
+    path = tmp_path / "utt2spk"
+    path.write_text(f"a spk1\nutt Mr{blank}spk0\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"utt2spk:2: speaker .* of utterance utt has a blank"):
+        read_utt2spk(path)
+    path.write_text("a\tspk1\nutt  spk0 \n", encoding="utf-8")
+    assert read_utt2spk(path) == {"a": "spk1", "utt": "spk0"}
+
+
+ENDS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"
+
+
+def test_lines_end_at_line_feeds(tmp_path):
+    """Fails if what only str.splitlines takes for an end cuts a transcript."""
+    text = {"a": f"one{ENDS}two", "b": "three"}
+    write_table(tmp_path / "text", text)
+    assert read_table(tmp_path / "text") == text
+    assert split_lines(f"one{ENDS}two\n\nthree\n") == [f"one{ENDS}two", "", "three"]
+    assert split_lines("") == [] and split_lines("a") == ["a"]

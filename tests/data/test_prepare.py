@@ -215,3 +215,34 @@ def test_espnet_reads_the_result(options, tmp_path):
     counts = read_counts(tmp_path / "dump" / "utt2num_samples")
     for key, samples in counts.items():
         assert dataset[key][1]["speech"].shape == (samples,)
+
+
+def test_what_a_user_should_look_at_has_a_name_and_a_share(make_source, tone, tmp_path):
+    """Fails if clipped, trimmed and joined recordings are only counted."""
+    source = make_source(
+        {"loud": (tone(1.0, 8000, amplitude=1.3), 8000, "flac"), "fine": (tone(1.0), 16000, "wav")},
+        segments={"a": "fine 0 0.5", "b": "fine 0.5 1.25", "c": "fine 0.5 4", "d": "fine 0.5 1.01"},
+    )
+    soundfile.write(source / "loud.wav", tone(1.0, 8000, amplitude=1.3), 8000, "FLOAT")
+    scp = (source / "wav.scp").read_text() + f"over {source}/loud.wav\n"
+    (source / "wav.scp").write_text(scp)
+    (source / "segments").open("a").write("e over 0 -1\n")
+    options = PrepareOptions(str(source), str(tmp_path / "dump"))
+    summary = prepare(options)
+    assert summary.skipped["c"] == (
+        "segment ends after its recording: 3.00 s behind the end at 1.00 s"
+    )
+    notes = read_table(tmp_path / "dump" / "notes.txt")
+    assert notes.keys() == {"b", "e"} == summary.details.keys()
+    assert notes["b"] == "segment trimmed: 0.250 s were behind the end of the recording"
+    assert notes["e"].startswith("clipped: 4") and notes["e"].endswith(" % of the samples")
+    assert (summary.notes["clipped"], summary.notes["segment trimmed"]) == (1, 1)
+    (source / "segments").write_text("a fine 0 0.5\n")
+    prepare(options)
+    assert not (tmp_path / "dump" / "notes.txt").exists()
+
+
+def test_a_speaker_with_a_blank_is_refused_by_line(make_source, options, tone):
+    source = make_source({"utt": (tone(1.0), 16000, "wav")}, utt2spk={"utt": "Mr spk0"}, name="x")
+    with pytest.raises(DataError, match="utt2spk:1: speaker 'Mr spk0' of utterance utt has a bl"):
+        prepare(options(source))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_star.data.errors import DataError
+from espnet_star.data.kaldi import split_lines
 from espnet_star.data.trials import Trial
 
 # Parts of iden_split.txt by their number.
@@ -143,6 +144,6 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(text), 1):
         if words := line.split():
             yield number, words
