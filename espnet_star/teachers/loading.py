@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError
 
 from espnet_star.errors import StarError, unknown_name
+from espnet_star.formats.attention import own_attention
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -80,7 +81,8 @@ def read_config(name: str, model_types: Collection[str]) -> Any:
     model_type = read_model_type(name)
     if model_type not in model_types:
         raise unsupported(name, model_type, model_types)
-    return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    values, _ = transformers.PretrainedConfig.get_config_dict(name)
+    return transformers.CONFIG_MAPPING[model_type].from_dict(own_attention(values, name))
 
 
 def unsupported(name: str, model_type: str, known: Collection[str]) -> StarError:
@@ -158,6 +160,11 @@ def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> tor
         raise StarError(
             f"teacher {name!r}: its pickled weights are damaged or hold more than tensors, which "
             "is not read; give a checkpoint in safetensors"
+        ) from error
+    except ImportError as error:  # quantised weights and the like
+        raise StarError(
+            f"teacher {name!r}: its config.json asks for what is not installed "
+            f"({one_line(error)}); install it, or remove that key from config.json"
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StarError(
