@@ -8,7 +8,7 @@ percent and an encoder's states by one to three, so the two can't be mistaken fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 

@@ -80,7 +80,8 @@ class StarDistillation(AbsESPnetModel):
             )
         self.cache_dir = cache_dir
         self.cache: StateCache | None = None
-        self.settled = self.bfloat16_is_wrong = False
+        self.bfloat16_is_wrong = False
+        self._tried = False
 
     def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> StarDistillation:
         """Move the teacher wherever the model is moved."""
@@ -115,7 +116,7 @@ class StarDistillation(AbsESPnetModel):
 
     def _settle(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
         """What only the first batch can tell: whether bfloat16 is right on this CPU."""
-        if self.settled:
+        if self._tried:
             return
         self._place_teacher(speech)
         self.teacher.settle(speech, lengths, self.needs_attentions, agree)
@@ -128,7 +129,7 @@ class StarDistillation(AbsESPnetModel):
         dtype = self._low_dtype(speech.device)
         if dtype is not None:
             self._settle_student(speech, lengths, dtype)
-        self.settled = True
+        self._tried = True
 
     def _settle_student(
         self, speech: torch.Tensor, lengths: torch.Tensor, dtype: torch.dtype

@@ -51,8 +51,7 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
             --outdir "${expdir}/tokens_finetune" --token_type "${finetune_token_type}" \
             --vocab_size "${finetune_vocab_size}"
         # Utterances with more tokens than CTC has frames teach nothing: named before training.
-        asr_head "${asr_systems[0]}"
-        can_align "${asr_config}"
+        [ ${#asr_systems[@]} -eq 0 ] || { asr_head "${asr_systems[0]}"; can_align "${asr_config}"; }
         [ -z "${finetune_config}" ] || { asr_head finetuned; can_align "${finetune_config}"; }
     fi
     if in_range 8; then
