@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 
 from espnet_star.errors import StarError, unknown_name
+from espnet_star.formats.attention import own_attention
 from espnet_star.formats.experiment import is_distillation, load_experiment
 from espnet_star.formats.hugging_face import find_file, load_config, read_json
 from espnet_star.outputs import HOP
@@ -140,7 +141,7 @@ def _from_directory(name: str) -> Subject:
         if kind_by_name(name) is None:
             raise
         return _of_teacher(name)
-    values = read_json(config_path)
+    values = own_attention(read_json(config_path))
     model_type = values.pop("model_type", None)
     subject = Subject(name, name, lambda: build_teacher(name), bytes=_weight_bytes(Path(name)))
     if "identity_projection" in values:  # only ours has that key

@@ -13,6 +13,7 @@ from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.errors import StarError
+from espnet_star.formats.attention import own_attention
 from espnet_star.formats.staging import staged
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students.config import check_config
@@ -152,7 +153,8 @@ def load_config(name_or_directory: str | Path) -> HubertConfig:
             "written by a later one: update espnet_star"
         )
     try:
-        config = HubertConfig.from_dict({"identity_projection": False} | values)
+        values = own_attention({"identity_projection": False} | values)
+        config = HubertConfig.from_dict(values)
         check_config(config)
     except StarError as error:
         raise StarError(f"{path}: {error}") from error

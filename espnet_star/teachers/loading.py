@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError
 
 from espnet_star.errors import StarError, unknown_name
+from espnet_star.formats.attention import own_attention
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.too_short import TooShort
 
@@ -81,7 +82,8 @@ def read_config(name: str, model_types: Collection[str]) -> Any:
     model_type = read_model_type(name)
     if model_type not in model_types:
         raise unsupported(name, model_type, model_types)
-    return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    values, _ = transformers.PretrainedConfig.get_config_dict(name)
+    return transformers.CONFIG_MAPPING[model_type].from_dict(own_attention(values, name))
 
 
 def unsupported(name: str, model_type: str, known: Collection[str]) -> StarError:
@@ -159,6 +161,11 @@ def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> tor
         raise StarError(
             f"teacher {name!r}: its pickled weights are damaged or hold more than tensors, which "
             "is not read; give a checkpoint in safetensors"
+        ) from error
+    except ImportError as error:  # quantised weights and the like
+        raise StarError(
+            f"teacher {name!r}: its config.json asks for what is not installed "
+            f"({one_line(error)}); install it, or remove that key from config.json"
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StarError(
@@ -242,18 +249,6 @@ def check_lengths(name: str, speech: torch.Tensor, lengths: torch.Tensor) -> lis
             f"{speech.shape[1]} samples, got {min(sizes)} to {max(sizes)}; drop shorter utterances"
         )
     return sizes
-
-
-def narrow(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Store the weights of matrix products and convolutions in ``dtype``.
-
-    Norms and embeddings stay in float32, and so does the residual stream under
-    :func:`autocast`: halves memory, and autocast need not cast weights at every step.
-    Weight-normalised convolutions keep float32, their weight is computed at each call.
-    """
-    for module in model.modules():
-        if type(module) in (torch.nn.Linear, torch.nn.Conv1d):
-            module.to(dtype)
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
