@@ -12,6 +12,7 @@ import soundfile
 
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import check_spk2utt, read_counts, read_table, read_wav_scp
+from espnet_star.units import pluralize
 
 BINS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 NEED = ("text", "utt2spk")
@@ -83,7 +84,9 @@ def check_datadir(
     chosen = _choose(sorted(wavs), full)
     problems += _check_audio(chosen, wavs, counts, fs)
     if problems:
-        raise DataError(f"{len(problems)} problems in {directory}:\n  " + "\n  ".join(problems))
+        raise DataError(
+            f"{pluralize(len(problems), 'problem')} in {directory}:\n  " + "\n  ".join(problems)
+        )
     return _report(counts, tables, fs, len(chosen))
 
 
