@@ -23,7 +23,7 @@ Run = Callable[[ModuleType], None]
 def print_to_log(run: Run, module: ModuleType) -> None:
     """Import a module that prints (ESPnet: that there is no FlashAttention)."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         run(module)
     for line in printed.getvalue().splitlines():
         logging.getLogger(module.__name__).debug(line)

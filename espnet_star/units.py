@@ -5,7 +5,12 @@ from __future__ import annotations
 from humanfriendly import format_size, format_timespan
 from humanfriendly.text import pluralize
 
-__all__ = ["format_size", "pluralize", "span", "speech"]
+__all__ = ["pluralize", "size", "span", "speech"]
+
+
+def size(count: float) -> str:
+    """An amount of bytes, to three digits: ``375 MB``, ``67.8 GB``."""
+    return format_size(float(f"{count:.3g}"))
 
 
 def speech(seconds: float) -> str:

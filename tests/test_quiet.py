@@ -14,6 +14,12 @@ from transformers.utils import logging as bars
 from espnet_star import quiet
 from espnet_star.teachers import build_teacher
 
+NOISE = """import sys
+print('no such attention')
+print('really', file=sys.stderr)
+value = 3
+"""
+
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
@@ -32,12 +38,11 @@ def module(tmp_path, monkeypatch):
 def test_a_module_that_prints_is_heard_in_the_log_only(module, capfd, caplog):
     """Fails if a line on FlashAttention gets into standard output, which scripts paste."""
     caplog.set_level(logging.DEBUG)
-    found = module("noisy", quiet.print_to_log, "print('no such attention')\nvalue = 3\n")
+    found = module("noisy", quiet.print_to_log, NOISE)
     assert found.value == 3
     assert capfd.readouterr() == ("", "")
-    assert [record.getMessage() for record in caplog.records if record.name == "noisy"] == [
-        "no such attention"
-    ]
+    heard = [record.getMessage() for record in caplog.records if record.name == "noisy"]
+    assert heard == ["no such attention", "really"]
     print("heard")
     assert capfd.readouterr().out == "heard\n"
 
@@ -84,13 +89,16 @@ def test_weights_load_without_a_bar_and_downloads_keep_theirs(teacher_directory,
     assert "Loading weights" in capfd.readouterr().err
 
 
-def test_a_command_says_nothing_but_its_own_lines(data_directory, teacher_directory, tmp_path):
+def test_a_command_says_nothing_but_its_own_lines(
+    data_directory, teacher_directory, tiny_options, tmp_path
+):
     """Fails if ESPnet, NLTK, Transformers, torch or Python warn or report on the terminal."""
     sound = f"{data_directory}/wav.scp,speech,sound"
     command = [sys.executable, "-m", "espnet_star", "star_plan"]
     command += ["--train", "none", str(data_directory), "--valid", "none", str(data_directory)]
     command += ["--", "--teacher", str(teacher_directory), "--output_dir", str(tmp_path / "exp")]
-    command += ["--encoder_conf", "hidden_size=24", "--encoder_conf", "num_attention_heads=2"]
+    for key, value in tiny_options.items():
+        command += ["--encoder_conf", f"{key}={value}"]
     command += ["--ngpu", "0", "--max_epoch", "2", "--batch_type", "unsorted", "--batch_size", "4"]
     command += ["--train_data_path_and_name_and_type", sound]
     command += ["--valid_data_path_and_name_and_type", sound]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_star.units import format_size, pluralize, span, speech
+from espnet_star.units import pluralize, size, span, speech
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,7 @@ def test_time_bytes_and_counts():
     assert span(0.2) == "0 seconds"
     assert span(61) == "1 minute and 1 second"
     assert span(90061).startswith("1 day and")
-    assert format_size(85_300_000) == "85.3 MB"
+    assert size(85_312_000) == "85.3 MB"
+    assert size(67_770_000_000) == "67.8 GB"
+    assert size(0) == "0 bytes"
     assert pluralize(1, "utterance") == "1 utterance"

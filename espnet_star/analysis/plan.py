@@ -23,7 +23,7 @@ from espnet_star.data.prepare import left_out
 from espnet_star.data.shard_index import ShardIndex
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.units import format_size, pluralize, span, speech
+from espnet_star.units import pluralize, size, span, speech
 from espnet_star.updates import UpdatePlan, check_schedule, check_updates
 
 GB = 1e9
@@ -149,10 +149,10 @@ def add_disk(plan: Plan, needs: Mapping[str, float]) -> None:
     for path, needed in by_device.values():
         free = shutil.disk_usage(path).free
         where = f" under {path}" if len(by_device) > 1 else ""
-        plan.needs.append(f"{format_size(needed)} of disk{where} ({format_size(free)} free)")
+        plan.needs.append(f"{size(needed)} of disk{where} ({size(free)} free)")
         if needed > free:
             plan.problems.append(
-                f"{path}: {format_size(needed)} are needed, {format_size(free)} are free; free "
+                f"{path}: {size(needed)} are needed, {size(free)} are free; free "
                 "some, or choose other --dumpdir and --expdir"
             )
     plan.content["disk_bytes"] = dict(needs)
@@ -197,7 +197,7 @@ def add_cost(
     memory = memory_of_a_rank(model, found, seconds["batch"], 2 if amp else 4)
     who = "a process" if resources.on_cpu else "a GPU"
     plan.needs.append(
-        f"about {format_size(memory)} of memory {who} for the largest batch, "
+        f"about {size(memory)} of memory {who} for the largest batch, "
         f"{seconds['batch']:.1f} s of audio"
     )
     flops = found.flops * seconds["total"]
@@ -219,7 +219,7 @@ def _add_gpu(
     usable = gpu.memory * GB * USABLE
     if memory > usable:
         plan.problems.append(
-            f"memory: about {format_size(memory)} are needed, such a GPU has {gpu.memory:g} GB; "
+            f"memory: about {size(memory)} are needed, such a GPU has {gpu.memory:g} GB; "
             f"divide batch_bins by {memory / usable:.2g} and multiply accum_grad by as much, "
             "which leaves the effective batch as it is, or use more GPUs"
         )

@@ -11,7 +11,7 @@ from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.formats.pack import KINDS, pack_model
 from espnet_star.formats.pack_card import Card
-from espnet_star.units import format_size
+from espnet_star.units import size
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -82,7 +82,7 @@ def make(args: argparse.Namespace) -> None:
         force=args.force,
     )
     licence = args.license or "no licence yet (--license)"
-    print(f"{args.outpath}: {args.task}, {format_size(path.stat().st_size)}, {licence}")
+    print(f"{args.outpath}: {args.task}, {size(path.stat().st_size)}, {licence}")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

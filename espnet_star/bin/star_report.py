@@ -22,7 +22,7 @@ from espnet_star.analysis.report.speech import choose_layers
 from espnet_star.analysis.table import read_merged
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
-from espnet_star.units import format_size, pluralize
+from espnet_star.units import pluralize, size
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -103,8 +103,9 @@ def report(args: argparse.Namespace) -> None:
         for note in found.notes:
             print(f"{found.label}: {note}", flush=True)
     path, count = write(compose(experiments, heads, results, now), outdir)
-    size = format_size(path.stat().st_size)
-    print(f"{path}: {size}, {pluralize(count, 'figure')} in {outdir / 'figures'}")
+    print(
+        f"{path}: {size(path.stat().st_size)}, {pluralize(count, 'figure')} in {outdir / 'figures'}"
+    )
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
