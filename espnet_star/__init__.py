@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from espnet_star.quiet import quieten_imports
+
 if TYPE_CHECKING:
     from espnet_star.inference import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
+
+quieten_imports()
 
 
 def __getattr__(name: str) -> Any:

@@ -150,7 +150,7 @@ def check_schedule(plan: UpdatePlan, schedule: Mapping[str, float]) -> list[str]
             f"the learning rate starts over after {cycle:.0f} of {plan.updates} updates; set "
             f"scheduler_conf first_cycle_steps to {plan.updates + 1}"
         )
-    elif cycle is not None and plan.updates < (1 - TOLERANCE) * cycle:
+    elif cycle is not None and plan.updates + 1 < (1 - TOLERANCE) * cycle:
         notes.append(
             f"the learning rate decays over {cycle:.0f} updates, of which only {plan.updates} are "
             f"made; set scheduler_conf first_cycle_steps to {plan.updates + 1}"

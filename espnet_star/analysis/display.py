@@ -9,14 +9,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from espnet_star.analysis.progress import EpochResult, TrainingProgress, format_seconds
+from espnet_star.analysis.progress import EpochResult, TrainingProgress
 from espnet_star.data.errors import DataError
+from espnet_star.units import span
 
 if TYPE_CHECKING:
     from espnet_star.analysis.runner import Run
 
 CLEAR_LINE = "\r\x1b[K"
 SHORTEST_NAME = 4
+# Lines that the epochs of a run take in a log, of which a long run has hundreds.
+EPOCH_LINES = 10
 
 
 class Line:
@@ -35,7 +38,7 @@ class Line:
 
     def elapsed(self) -> str:
         """Time since the start, as text."""
-        return format_seconds(time.monotonic() - self.start)
+        return span(time.monotonic() - self.start)
 
     def clock(self) -> str:
         """Time since the start, short: ``0:12:33``."""
@@ -69,7 +72,7 @@ class Display(Line):
         title: What runs, for instance ``Stage 5: distil``.
         progress: State that the log has told so far.
         stream: Where to write; a terminal gets one line that is redrawn, anything else
-            a line at the start, after every epoch and at the end.
+            a line at the start, after an epoch (of many: every so many) and at the end.
     """
 
     def __init__(self, title: str, progress: TrainingProgress, stream: TextIO) -> None:
@@ -91,12 +94,14 @@ class Display(Line):
 
     def epoch(self, result: EpochResult) -> None:
         """Report the end of an epoch, off terminals only."""
-        if self.tty:
+        last = self.progress.max_epoch or 0
+        step = -(-last // EPOCH_LINES) or 1
+        if self.tty or (result.epoch % step and result.epoch != last):
             return
-        total = f"/{self.progress.max_epoch}" if self.progress.max_epoch else ""
+        total = f"/{last}" if last else ""
         parts = [f"epoch {result.epoch}{total}"]
         if result.seconds is not None:
-            parts[0] += f" took {format_seconds(result.seconds)}"
+            parts[0] += f" took {span(result.seconds)}"
         if result.summary():
             parts.append(result.summary())
         self.end(", ".join(parts))
@@ -105,8 +110,8 @@ class Display(Line):
 class JobsDisplay(Line):
     """Writes the state of several commands that run side by side.
 
-    A terminal gets one line that is redrawn, anything else a line when a job starts and
-    when it ends. Failures are told in full once every job has ended.
+    A terminal gets one line that is redrawn, anything else a line when a job ends.
+    Failures are told in full once every job has ended.
 
     Args:
         title: What runs, for instance ``Stage 9: ASR``.
@@ -124,10 +129,8 @@ class JobsDisplay(Line):
         self.begun = 0
 
     def begin(self, run: Run) -> None:
-        """Say which job starts, off terminals only."""
+        """Count a job that starts."""
         self.begun += 1
-        if not self.tty:
-            self.end(f"{run.job.name}: started, output in {run.job.log}")
 
     def epoch(self, run: Run, result: EpochResult) -> None:
         """Nothing: the lines of several jobs would mix."""

@@ -209,7 +209,7 @@ def run_jobs(
         display.end(f"all {len(jobs)} jobs done before, skipped")
         return 0
     skipped = f", {before} of them done before" if before else ""
-    display.end(f"{len(jobs)} jobs{skipped}, {nj} at once")
+    display.end(f"{len(jobs)} jobs{skipped}, {nj} at once; logs such as {left[0].log}")
     pool = Pool(left, nj, display, starter(left) if starter else Command)
     code = pool.run()
     display.conclude(pool.signals)

@@ -11,19 +11,19 @@ from typing import Any
 
 from espnet_star.analysis.training_cost import (
     FLAC_BYTES_PER_SAMPLE,
-    GIB,
     Gpu,
     Probe,
     checkpoint_bytes,
     memory_of_a_rank,
     training_hours,
 )
-from espnet_star.data.checks import histogram, histogram_lines
-from espnet_star.data.errors import some
+from espnet_star.data.checks import histogram
 from espnet_star.data.headers import Survey
+from espnet_star.data.prepare import left_out
 from espnet_star.data.shard_index import ShardIndex
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.units import pluralize, size, span, speech
 from espnet_star.updates import UpdatePlan, check_schedule, check_updates
 
 GB = 1e9
@@ -56,34 +56,34 @@ class Plan:
 
     Attributes:
         lines: To be printed.
+        needs: Memory, disk and time, to be printed on one line.
         notes: What deserves a word.
         problems: What cannot work; a training should not be started.
         content: Numbers.
     """
 
     lines: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     content: dict[str, Any] = field(default_factory=dict)
 
 
 def add_data(plan: Plan, name: str, found: Survey) -> None:
-    """Hours, histogram and dropped clips of a split."""
-    hours = sum(found.counts.values()) / SAMPLE_RATE / 3600
-    bins = histogram(found.counts.values(), SAMPLE_RATE)
-    plan.lines.append(f"{name}: {len(found.counts)} utterances, {hours:.2f} hours")
-    plan.lines += histogram_lines(bins)
-    reasons: Counter[str] = Counter()
-    for reason in found.skipped.values():
-        reasons[reason.split(":")[0]] += 1
-    for reason, count in reasons.most_common():
-        keys = [key for key, text in sorted(found.skipped.items()) if text.startswith(reason)]
-        plan.lines.append(f"  {count} left out, {reason}: {some(keys, limit=3)}")
+    """Size, lengths and dropped clips of a split."""
+    counts = sorted(found.counts.values())
+    line = f"{name}: {pluralize(len(counts), 'utterance')}"
+    if counts:
+        low, middle, high = (counts[i] / SAMPLE_RATE for i in (0, len(counts) // 2, -1))
+        line += f", {speech(sum(counts) / SAMPLE_RATE)}, of {low:.1f} to {high:.1f} s each "
+        line += f"(median {middle:.1f} s)"
+    dropped = left_out(found.skipped)
+    plan.lines.append(line + (f"; left out: {dropped}" if dropped else ""))
     plan.content[name] = {
-        "utterances": len(found.counts),
-        "hours": hours,
-        "bins": bins,
-        "dropped": dict(reasons),
+        "utterances": len(counts),
+        "hours": sum(counts) / SAMPLE_RATE / 3600,
+        "bins": histogram(counts, SAMPLE_RATE),
+        "dropped": dict(Counter(reason.split(":")[0] for reason in found.skipped.values())),
     }
     if not found.counts:
         plan.problems.append(f"{name}: no utterance is left; all reasons are above")
@@ -92,8 +92,9 @@ def add_data(plan: Plan, name: str, found: Survey) -> None:
 def add_shards(plan: Plan, name: str, index: ShardIndex) -> None:
     """Hours of a split that is read from shards."""
     plan.lines.append(
-        f"{name}: {index.utterances} utterances, {index.hours:.2f} hours in {len(index.sources)} "
-        f"shards ({index.place}); the longest has {index.longest / index.fs:.1f} s"
+        f"{name}: {index.utterances} utterances, {speech(3600 * index.hours)} in "
+        f"{len(index.sources)} shards ({index.place}); the longest has "
+        f"{index.longest / index.fs:.1f} s"
     )
     plan.content[name] = {
         "utterances": index.utterances,
@@ -118,7 +119,7 @@ def add_batches(
         expected: ``expected_batch`` and ``expected_updates``.
         schedule: See :func:`check_schedule`.
     """
-    plan.lines.append(f"updates: {updates.describe()}; largest batch {seconds:.0f} s")
+    plan.lines.append(f"updates: {updates.describe()}")
     plan.content["updates"] = {
         "utterances_per_update": updates.utterances_per_update,
         "updates_per_epoch": updates.updates_per_epoch,
@@ -145,14 +146,14 @@ def add_disk(plan: Plan, needs: Mapping[str, float]) -> None:
         device = path.stat().st_dev
         _, before = by_device.get(device, (path, 0.0))
         by_device[device] = (path, before + needed)
-        plan.lines.append(f"disk: {name} will take about {needed / GB:.2f} GB")
     for path, needed in by_device.values():
         free = shutil.disk_usage(path).free
-        plan.lines.append(f"disk: {free / GB:.1f} GB free there, {needed / GB:.2f} needed")
+        where = f" under {path}" if len(by_device) > 1 else ""
+        plan.needs.append(f"{size(needed)} of disk{where} ({size(free)} free)")
         if needed > free:
             plan.problems.append(
-                f"{path}: {needed / GB:.1f} GB are needed, {free / GB:.1f} GB are free; free some, "
-                "or choose other --dumpdir and --expdir"
+                f"{path}: {size(needed)} are needed, {size(free)} are free; free "
+                "some, or choose other --dumpdir and --expdir"
             )
     plan.content["disk_bytes"] = dict(needs)
 
@@ -194,23 +195,20 @@ def add_cost(
         resources: What the training may use.
     """
     memory = memory_of_a_rank(model, found, seconds["batch"], 2 if amp else 4)
-    who = "each process" if resources.on_cpu else "each GPU"
-    plan.lines.append(
-        f"memory: about {memory / GIB:.1f} GiB of {who} (weights, optimiser, and "
-        f"{(found.held + found.passing) / 2**20:.0f} MiB for a second of audio in float32; the "
-        "allocator's share comes on top)"
+    who = "a process" if resources.on_cpu else "a GPU"
+    plan.needs.append(
+        f"about {size(memory)} of memory {who} for the largest batch, "
+        f"{seconds['batch']:.1f} s of audio"
     )
     flops = found.flops * seconds["total"]
-    plan.lines.append(
-        f"arithmetic: {flops / 1e18:.3g} EFLOP for {seconds['total'] / 3600:.1f} h of audio"
-    )
     plan.content |= {"memory_bytes": memory, "flops": flops}
     if resources.on_cpu:
-        hours = found.seconds * seconds["total"] / 3600
-        plan.lines.append(f"time: about {hours:.2f} h on this CPU, from one step measured here")
-        plan.content["cpu_hours"] = hours
+        # Processes on one machine share its cores.
+        taken = found.seconds * seconds["total"]
+        plan.needs.append(f"about {span(taken)} on this CPU (from one step measured here)")
+        plan.content["cpu_hours"] = taken / 3600
     elif resources.gpu is None:
-        plan.lines.append("time and cost: name the GPU (--gpu_type) for an estimate")
+        plan.needs.append("for time and cost name the GPU (--gpu_type)")
     else:
         _add_gpu(plan, resources.gpu, memory, flops, amp, resources)
 
@@ -221,16 +219,16 @@ def _add_gpu(
     usable = gpu.memory * GB * USABLE
     if memory > usable:
         plan.problems.append(
-            f"memory: about {memory / GB:.0f} GB are needed, such a GPU has {gpu.memory:g} GB; "
+            f"memory: about {size(memory)} are needed, such a GPU has {gpu.memory:g} GB; "
             f"divide batch_bins by {memory / usable:.2g} and multiply accum_grad by as much, "
             "which leaves the effective batch as it is, or use more GPUs"
         )
     hours = training_hours(flops, gpu, resources.ranks, amp, resources.utilisation)
     price = resources.price
     cost = "" if price is None else f", {hours['gpu'] * price:.0f} at {price:g} an hour"
-    plan.lines.append(
-        f"time: about {hours['wall']:.1f} h on {resources.ranks} GPUs, {hours['gpu']:.1f} GPU hours"
-        f"{cost}; reckoned, not measured: "
-        f"{resources.utilisation:.0%} of the vendor's peak"
+    plan.needs.append(
+        f"about {hours['wall']:.3g} h on {pluralize(resources.ranks, 'GPU')}, "
+        f"{hours['gpu']:.3g} GPU hours{cost} (reckoned, not measured: "
+        f"{resources.utilisation:.0%} of the vendor's peak)"
     )
     plan.content["gpu_hours"] = dict(hours)

@@ -7,12 +7,13 @@ stand for the epochs.
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import humanfriendly
+from espnet_star.units import span
 
 # Of the statistics of an epoch, those worth a place on one line.
 SHOWN = ("loss", "acc", "cer", "cer_ctc", "wer")
@@ -49,12 +50,13 @@ class EpochResult:
     seconds: float | None = None
 
     def summary(self) -> str:
-        """Losses and scores of training and validation on one line."""
+        """Losses and scores of training and validation that are known, on one line."""
         parts = [
             f"{section} {name} {values[name]:.4g}"
             for section, values in self.statistics.items()
             for name in SHOWN
-            if name in values
+            # ESPnet reports what it has not measured as nan; a loss that is none is news.
+            if name in values and (name == "loss" or math.isfinite(values[name]))
         ]
         return ", ".join(parts)
 
@@ -135,7 +137,7 @@ class TrainingProgress:
             parts.append(f"loss {self.loss:.4g}")
         left = self.seconds_left()
         if left is not None:
-            parts.append(f"{format_seconds(left, units=1)} left")
+            parts.append(f"{span(left, units=1)} left")
         return ", ".join(parts)
 
     def brief(self) -> str:
@@ -147,11 +149,6 @@ class TrainingProgress:
         if left is not None:
             text += f" {datetime.timedelta(seconds=round(left))} left"
         return text
-
-
-def format_seconds(seconds: float, units: int = 2) -> str:
-    """``1 hour and 12 minutes``: the largest units, whole seconds."""
-    return humanfriendly.format_timespan(round(seconds), max_units=units)
 
 
 def exception_line(lines: list[str]) -> str:

@@ -15,14 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from espnet_star.analysis.progress import (
-    EpochResult,
-    TrainingProgress,
-    exception_line,
-    format_seconds,
-)
+from espnet_star.analysis.progress import EpochResult, TrainingProgress, exception_line
 from espnet_star.data.errors import DataError
 from espnet_star.errors import STOP_CODE
+from espnet_star.units import span
 
 TAIL_LINES = 15
 TAIL_BYTES = 65536
@@ -198,7 +194,7 @@ class Run:
     def elapsed(self) -> str:
         """Time from the start to the end, or until now, as text."""
         end = time.monotonic() if self._end is None else self._end
-        return format_seconds(end - self._start)
+        return span(end - self._start)
 
     def interrupt(self, number: int, forwarded: int) -> None:
         """Send the group a signal, unless its command has ended by itself.

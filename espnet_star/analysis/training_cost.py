@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from espnet_star.errors import unknown_name
 from espnet_star.outputs import SAMPLE_RATE
 
-GIB = 2**30
 # Weights, gradients and AdamW's two moments, four bytes each.
 BYTES_PER_TRAINED = 16
 # FLAC of read speech at 16 kHz: LibriSpeech's 960 h are 59 GB (openslr.org/12).

@@ -13,6 +13,7 @@ from espnet_star.data.checks import Report, check_datadir, histogram_lines
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_counts, read_table
 from espnet_star.data.shard_index import has_shards
+from espnet_star.units import pluralize, speech
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -54,17 +55,20 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--full", type=str2bool, default=False, help="Decode every file, not a sample"
     )
+    parser.add_argument(
+        "--histogram", type=str2bool, default=True, help="Print a histogram of lengths too"
+    )
     return parser
 
 
-def report(found: Report, datadir: str) -> None:
-    """Print size and histogram of lengths."""
-    speakers = "" if found.speakers is None else f", {found.speakers} speakers"
+def report(found: Report, datadir: str, histogram: bool) -> None:
+    """Print size and, if asked, a histogram of lengths."""
+    speakers = "" if found.speakers is None else f", {pluralize(found.speakers, 'speaker')}"
     print(
-        f"{datadir}: {found.utterances} utterances, {found.hours:.2f} hours{speakers}; "
-        f"{found.opened} audio files decoded, no problem found"
+        f"{datadir}: {pluralize(found.utterances, 'utterance')}, {speech(3600 * found.hours)}"
+        f"{speakers}; {pluralize(found.opened, 'audio file')} decoded, no problem found"
     )
-    for line in histogram_lines(found.bins):
+    for line in histogram_lines(found.bins) if histogram else []:
         print(line)
     if found.notes:
         print(f"  to look at: {some(found.notes, limit=3)}")
@@ -129,7 +133,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
 
     def work() -> None:
-        report(check(args), args.datadir)
+        report(check(args), args.datadir, args.histogram)
         if args.ctc_config:
             alignment(args)
 

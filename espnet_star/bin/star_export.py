@@ -86,12 +86,14 @@ def export(args: argparse.Namespace) -> None:
         gap = check_saved(student, scratch)
         if card_file:
             (scratch / card_file).write_text(model_card(card), encoding="utf-8")
-    print(
-        f"{outdir}: {card.params / 1e6:.2f} M parameters; transformers.HubertModel agrees to "
-        f"{gap:.1e}"
-    )
+    kind = " with random weights" if args.random_init else ""
+    print(f"{outdir}: student of {card.params / 1e6:.2f} M parameters{kind}, {_checked(gap)}")
     if not card_file:
         print(f"  {outdir / CARD} is not star_export's and was left as it is: no model card")
+
+
+def _checked(gap: float) -> str:
+    return f"the same in transformers.HubertModel (to {gap:.0e})"
 
 
 def export_baseline(args: argparse.Namespace, outdir: Path) -> None:
@@ -109,7 +111,7 @@ def export_baseline(args: argparse.Namespace, outdir: Path) -> None:
     with staged(outdir) as scratch:
         write_student(student, scratch)
         gap = check_saved(student, scratch)
-    print(f"{outdir}: {args.student} with random weights; transformers agrees to {gap:.1e}")
+    print(f"{outdir}: {args.student} with random weights, {_checked(gap)}")
 
 
 def _card_facts(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from espnet_star.data.corpus import SPEAKERS, read_folder, read_kaldi
 from espnet_star.data.corpus_manifest import read_manifest
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.import_corpus import Imported, ImportOptions, import_corpus
+from espnet_star.units import pluralize, speech
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -76,10 +77,11 @@ def get_parser() -> argparse.ArgumentParser:
 def report(result: Imported, outdir: str) -> None:
     """Print the sets, and what was left out and why."""
     for name, utterances in result.sets.items():
-        hours = sum(u.seconds for u in utterances) / 3600
+        seconds = sum(u.seconds for u in utterances)
         speakers = {u.speaker for u in utterances if u.speaker}
-        known = f", {len(speakers)} speakers" if speakers else ""
-        print(f"{outdir}/{name}: {len(utterances)} utterances, {hours:.2f} hours{known}")
+        known = f", {pluralize(len(speakers), 'speaker')}" if speakers else ""
+        size = f"{pluralize(len(utterances), 'utterance')}, {speech(seconds)}"
+        print(f"{outdir}/{name}: {size}{known}")
     # "unreadable: ..." and "same audio as ..." carry details.
     kinds = {k: why.split(":")[0].split(" as ")[0] for k, why in result.skipped.items()}
     for kind, count in Counter(kinds.values()).most_common():

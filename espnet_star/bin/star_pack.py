@@ -11,6 +11,7 @@ from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.formats.pack import KINDS, LATEST, find_model, pack_model
 from espnet_star.formats.pack_card import Card
+from espnet_star.units import size
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -84,7 +85,7 @@ def make(args: argparse.Namespace) -> None:
     model = find_model(Path(args.expdir), KINDS[args.task], args.model_file)
     print(f"model: {model}{describe(model, args)}")
     licence = args.license or "no licence yet (--license)"
-    print(f"{args.outpath}: {args.task}, {path.stat().st_size / 1e6:.2f} MB, {licence}")
+    print(f"{args.outpath}: {args.task}, {size(path.stat().st_size)}, {licence}")
 
 
 def describe(model: Path, args: argparse.Namespace) -> str:

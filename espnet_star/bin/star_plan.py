@@ -231,7 +231,9 @@ def report(plan: Plan, out: str | None) -> int:
     """Print a plan, write its numbers; returns the exit code."""
     if out:
         write_json(out, plan.content | {"notes": plan.notes, "problems": plan.problems})
-    print("\n".join([*plan.lines, *(f"note: {note}" for note in plan.notes)]), flush=True)
+    needs = [f"needs: {'; '.join(plan.needs)}"] if plan.needs else []
+    notes = [f"note: {note}" for note in plan.notes]
+    print("\n".join([*plan.lines, *needs, *notes]), flush=True)
     for problem in plan.problems:
         print(f"star_plan: error: {problem}", file=sys.stderr)
     return STOP_CODE if plan.problems else 0

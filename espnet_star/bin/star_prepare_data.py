@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.audio import AudioOptions
 from espnet_star.data.errors import some
-from espnet_star.data.prepare import DETAILS, PrepareOptions, Summary, prepare
+from espnet_star.data.prepare import DETAILS, PrepareOptions, Summary, left_out, prepare
+from espnet_star.units import pluralize, speech
+
+# Of what was done to the audio, what a user may want to look into.
+TOLD = ("clipped", "mixed down")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -72,23 +75,19 @@ def report(summary: Summary, dstdir: str) -> None:
     """Print what was kept, what was done to the audio and why utterances were dropped."""
     if summary.up_to_date:
         print(
-            f"{dstdir} is up to date: {summary.kept} utterances, {summary.hours:.2f} hours "
-            "(repeat with --force true)"
+            f"{dstdir} is up to date: {pluralize(summary.kept, 'utterance')}, "
+            f"{speech(3600 * summary.hours)}"
         )
         return
-    notes = "".join(f", {count} {note}" for note, count in sorted(summary.notes.items()))
-    print(f"{dstdir}: {summary.kept} utterances kept, {summary.hours:.2f} hours{notes}")
+    notes = [f"{summary.notes[name]} {name}" for name in TOLD if name in summary.notes]
     if summary.details:
         named = (f"{key} ({told})" for key, told in sorted(summary.details.items()))
-        print(f"  to look at: {some(named, limit=3)}")
-        print(f"  all notes: {dstdir}/{DETAILS}")
-    # "unreadable: ..." and "truncated: ..." carry details after the colon.
-    kinds = {key: reason.split(":")[0] for key, reason in summary.skipped.items()}
-    for kind, count in Counter(kinds.values()).most_common():
-        examples = some((key for key in sorted(kinds) if kinds[key] == kind), limit=3)
-        print(f"  {count} dropped, {kind}: {examples}")
-    if summary.skipped:
-        print(f"  all reasons: {dstdir}/skipped.txt")
+        notes.append(f"to look at: {some(named, limit=3)}, see {dstdir}/{DETAILS}")
+    dropped = left_out(summary.skipped)
+    if dropped:
+        notes.append(f"left out: {dropped}, see {dstdir}/skipped.txt")
+    size = f"{pluralize(summary.kept, 'utterance')}, {speech(3600 * summary.hours)}"
+    print("; ".join([f"{dstdir}: {size}", *notes]))
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

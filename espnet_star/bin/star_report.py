@@ -22,6 +22,7 @@ from espnet_star.analysis.report.speech import choose_layers
 from espnet_star.analysis.table import read_merged
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
+from espnet_star.units import pluralize, size
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -102,7 +103,9 @@ def report(args: argparse.Namespace) -> None:
         for note in found.notes:
             print(f"{found.label}: {note}", flush=True)
     path, count = write(compose(experiments, heads, results, now), outdir)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {count} figures in {outdir / 'figures'}")
+    print(
+        f"{path}: {size(path.stat().st_size)}, {pluralize(count, 'figure')} in {outdir / 'figures'}"
+    )
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

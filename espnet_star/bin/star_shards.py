@@ -11,6 +11,7 @@ from espnet_star.bin.command import positive, run_tool
 from espnet_star.data.errors import DataError
 from espnet_star.data.shard_foreign import index_shar
 from espnet_star.data.shard_writer import ShardOptions, write_shards
+from espnet_star.units import speech
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -62,7 +63,7 @@ def report(content: dict[str, Any], outdir: str) -> None:
     longest = content["longest"]
     state = " (up to date)" if content["up_to_date"] else ""
     print(
-        f"{outdir}: {content['utterances']} utterances, {content['hours']:.2f} hours in "
+        f"{outdir}: {content['utterances']} utterances, {speech(3600 * content['hours'])} in "
         f"{len(content['shards'])} shards{state}; longest {longest['utterance']} with "
         f"{longest['samples'] / content['fs']:.1f} s"
     )

@@ -13,6 +13,7 @@ from espnet_star.errors import StarError
 from espnet_star.formats.hub import check_repo, upload
 from espnet_star.formats.pack_card import licence_of
 from espnet_star.formats.unpack import extract_checked
+from espnet_star.units import size as amount
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -55,7 +56,7 @@ def show(folder: Path, args: argparse.Namespace, licence: str, text: str) -> Non
     print(f"Licence: {licence}")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = [path.stat().st_size for path in files]
-    print(f"Files ({len(files)}, {sum(sizes) / 1e6:.2f} MB):")
+    print(f"Files ({len(files)}, {amount(sum(sizes))}):")
     for path, size in zip(files, sizes, strict=True):
         print(f"{size:>12,}  {path.relative_to(folder).as_posix()}")
     print(f"README.md:\n{text.rstrip()}")

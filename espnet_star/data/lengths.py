@@ -15,6 +15,7 @@ from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_counts, write_table
 from espnet_star.errors import first_line
 from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.units import pluralize
 
 # ESPnet's types of batches that are counted in samples, not in utterances.
 BY_SAMPLES = ("numel", "length")
@@ -74,7 +75,7 @@ def capped(shape_files: Sequence[str], longest: int | None) -> Iterator[list[str
 def dealt_batches(
     args: Any, options: Any, shape_files: Sequence[str], ranks: int, place: str
 ) -> list[Sequence[str]]:
-    """ESPnet's own batches, each with an utterance for every rank.
+    """Batches of an ESPnet2 training, see `deal`.
 
     Args:
         args: Options of the task.
@@ -82,6 +83,32 @@ def dealt_batches(
         shape_files: ``utt2num_samples`` of each input.
         ranks: Processes that share each batch.
         place: Where the data is, for messages; shape files may be made for the occasion.
+    """
+    # A file that ESPnet looks for beside the data.
+    categories = Path(options.data_path_and_name_and_type[0][0]).with_name("utt2category")
+    return deal(
+        ranks,
+        place,
+        type=options.batch_type,
+        shape_files=list(shape_files),
+        fold_lengths=args.fold_length,
+        batch_size=options.batch_size,
+        batch_bins=options.batch_bins,
+        sort_in_batch=args.sort_in_batch,
+        sort_batch=args.sort_batch,
+        drop_last=args.drop_last_iter,
+        min_batch_size=ranks if ranks > 1 else args.min_batch_size,
+        utt2category_file=str(categories) if categories.exists() else None,
+    )
+
+
+def deal(ranks: int, place: str, **batches: Any) -> list[Sequence[str]]:
+    """ESPnet's own batches, each with an utterance for every rank.
+
+    Args:
+        ranks: Processes that share each batch.
+        place: Where the data is, for messages.
+        **batches: Of ESPnet's ``build_batch_sampler``.
 
     Returns:
         Utterance ids of each batch. A clip longer than ``batch_bins`` makes one with as few
@@ -91,41 +118,27 @@ def dealt_batches(
         DataError: If ESPnet makes no batches of the data, or one that is too small to be
             dealt out.
     """
-    # A file that ESPnet looks for beside the data.
-    categories = Path(options.data_path_and_name_and_type[0][0]).with_name("utt2category")
     try:
-        sampler = build_batch_sampler(
-            type=options.batch_type,
-            shape_files=list(shape_files),
-            fold_lengths=args.fold_length,
-            batch_size=options.batch_size,
-            batch_bins=options.batch_bins,
-            sort_in_batch=args.sort_in_batch,
-            sort_batch=args.sort_batch,
-            drop_last=args.drop_last_iter,
-            min_batch_size=ranks if ranks > 1 else args.min_batch_size,
-            utt2category_file=str(categories) if categories.exists() else None,
-        )
+        made = list(build_batch_sampler(**batches))
     # What ESPnet raises where options and data do not go together.
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"{place}: ESPnet makes no batches of it for {ranks} processes with batch_type "
-            f"{options.batch_type} ({first_line(error)}); change the options of batches, for "
-            "instance to batch_type numel"
+            f"{place}: ESPnet makes no batches of it for {pluralize(ranks, 'process', 'processes')}"
+            f" with batch_type {batches['type']} ({first_line(error)}); change the options of "
+            "batches, for instance to batch_type numel"
         ) from error
-    batches = list(sampler)
-    smallest = min(len(batch) for batch in batches)
+    smallest = min(len(batch) for batch in made)
     if smallest < ranks:
-        held = len(read_counts(shape_files[0]))
+        held = len(read_counts(batches["shape_files"][0]))
         found, remedy = f"{held} utterances", "more data"
         if held >= ranks:
-            found = f"{smallest} utterances in a batch of batch_size {options.batch_size}"
+            found = f"{smallest} utterances in a batch of batch_size {batches['batch_size']}"
             remedy = "a larger batch_size"
         raise DataError(
             f"{place}: {found} for {ranks} processes; every process needs one of each batch: use "
             f"fewer processes or {remedy}"
         )
-    return batches
+    return made
 
 
 def long_clips(counts: Mapping[str, int], batch_bins: int | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,23 @@ class Summary:
     notes: dict[str, int] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
     up_to_date: bool = False
+
+
+def left_out(skipped: Mapping[str, str]) -> str:
+    """Utterances that were dropped, by reason: ``2 empty file (a, b), 1 unreadable (c)``.
+
+    Args:
+        skipped: Reason of each; what follows a colon in it are details.
+    """
+    reasons: dict[str, list[str]] = {}
+    for key in sorted(skipped):
+        reasons.setdefault(skipped[key].split(":")[0], []).append(key)
+    parts = []
+    for reason, keys in sorted(reasons.items(), key=lambda found: -len(found[1])):
+        # These are dropped at random: their names tell nothing.
+        names = "" if reason == NOT_SELECTED else f" ({some(keys, limit=3)})"
+        parts.append(f"{len(keys)} {reason}{names}")
+    return ", ".join(parts)
 
 
 def prepare(options: PrepareOptions, nj: int = 1, force: bool = False) -> Summary:

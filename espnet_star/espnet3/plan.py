@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet2.samplers.build_batch_sampler import build_batch_sampler
-
 from espnet_star import updates
+from espnet_star.data.kaldi import read_counts
+from espnet_star.data.lengths import BY_SAMPLES, deal, long_clips
 from espnet_star.errors import StarError
 from espnet_star.espnet3.record import espnet2_options
 from espnet_star.updates import SCHEDULE, UpdatePlan
@@ -28,7 +28,8 @@ def plan_of(config: Mapping[str, Any]) -> UpdatePlan | None:
         not end with an epoch.
 
     Raises:
-        StarError: If a table of lengths is missing.
+        StarError: If a table of lengths is missing, or batches of the data cannot be dealt
+            out to all ranks.
     """
     loader = config["dataloader"]["train"]
     options = espnet2_options(config)
@@ -40,7 +41,16 @@ def plan_of(config: Mapping[str, Any]) -> UpdatePlan | None:
     for path in batches["shape_files"]:
         if not Path(path).is_file():
             raise StarError(f"{path} is missing; run the stage create_dataset")
-    sizes = [len(batch) for batch in build_batch_sampler(**batches)]
+    ranks = int(config["num_device"]) * int(config["num_nodes"])
+    # As ESPnet3 does.
+    smallest = {"min_batch_size": ranks} if ranks > 1 else {}
+    place = batches["shape_files"][0]
+    made = deal(ranks, place, **{**batches, **smallest})
+    bins = batches.get("batch_bins") if batches["type"] in BY_SAMPLES else None
+    note = long_clips(read_counts(place), bins)
+    if note:
+        logger.warning("%s: %s", place, note)
+    sizes = [len(batch) for batch in made]
     return UpdatePlan.of(
         sizes, options["accum_grad"], options["max_epoch"], options["num_iters_per_epoch"]
     )

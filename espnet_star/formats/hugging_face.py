@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 from transformers.utils import cached_file
-from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.errors import StarError
 from espnet_star.formats.attention import own_attention
 from espnet_star.formats.staging import staged
 from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.quiet import without_weight_bars
 from espnet_star.students.config import check_config
 from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
 
@@ -115,8 +115,8 @@ def check_saved(student: StarEncoder, directory: str | Path) -> float:
     for name, value in student.state_dict().items():
         if not torch.equal(saved[name], value):
             raise StarError(f"{Path(directory).name}: {name} was not read back as it was written")
-    disable_progress_bar()
-    plain = HubertModel.from_pretrained(directory).eval()
+    with without_weight_bars():
+        plain = HubertModel.from_pretrained(directory).eval()
     speech = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
     ours = student.layer_outputs(speech, torch.tensor([speech.shape[1]])).hidden_states
     theirs = plain(speech, output_hidden_states=True)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.attention import own_attention
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
+from espnet_star.quiet import without_weight_bars
 from espnet_star.too_short import TooShort
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -149,14 +150,15 @@ def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> tor
             f"or {WEIGHT_FILES[2]} beside config.json"
         )
     try:
-        model, info = model_class.from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **kwargs,
-        )
+        with without_weight_bars():
+            model, info = model_class.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **kwargs,
+            )
     except pickle.UnpicklingError as error:
         raise StarError(
             f"teacher {name!r}: its pickled weights are damaged or hold more than tensors, which "

@@ -6,7 +6,6 @@ from espnet_star.analysis.display import Display
 from espnet_star.analysis.progress import (
     TrainingProgress,
     exception_line,
-    format_seconds,
     read_statistics,
 )
 
@@ -123,11 +122,10 @@ espnet_star.data.errors.DataError: second
     assert exception_line(["Traceback (most recent call last):", "  cut"]) == ""
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0 seconds"), (61, "1 minute and 1 second"), (90061, "1 day and")]
-)
-def test_format_seconds(seconds, text):
-    assert format_seconds(seconds).startswith(text)
+def test_what_was_not_measured_is_not_shown(progress):
+    """Fails if a line ends in "valid acc nan, valid cer nan", or a lost loss goes unseen."""
+    text = "1epoch results: [train] loss=2.5, time=1, [valid] loss=nan, acc=nan, cer_ctc=inf, wer=1"
+    assert progress.feed(text).summary() == "train loss 2.5, valid loss nan, valid wer 1"
 
 
 class Terminal(io.StringIO):
@@ -166,6 +164,17 @@ def test_file_gets_a_line_an_epoch_and_no_carriage_return(progress):
         "Stage 5: done",
     ]
     assert "\r" not in stream.getvalue()
+
+
+def test_a_long_run_gets_ten_lines_in_a_file(progress):
+    """Fails if hundreds of epochs fill the log of a CI job."""
+    stream = io.StringIO()
+    display = Display("Stage 5", progress, stream)
+    for epoch in range(1, 26):
+        progress.feed(f"{epoch}/25epoch started")
+        display.epoch(progress.feed(RESULTS.format(epoch)))
+    shown = [line.split()[3] for line in stream.getvalue().splitlines()]
+    assert shown == [f"{epoch}/25" for epoch in (3, 6, 9, 12, 15, 18, 21, 24, 25)]
 
 
 def test_updates_of_s3prl_stand_for_epochs(clock):

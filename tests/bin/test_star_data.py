@@ -22,15 +22,15 @@ def test_prepare_then_check(source, tmp_path, capsys):
     dump = tmp_path / "dump"
     star_prepare_data.main(["--srcdir", str(source), "--dstdir", str(dump), "--channel_seed", "1"])
     out = capsys.readouterr().out
-    assert "1 utterances kept" in out
-    assert "1 dropped, empty file: b" in out
-    assert f"{dump}/skipped.txt" in out
+    assert out == f"{dump}: 1 utterance, 1 s; left out: 1 empty file (b), see {dump}/skipped.txt\n"
     star_prepare_data.main(["--srcdir", str(source), "--dstdir", str(dump), "--channel_seed", "1"])
     assert "up to date" in capsys.readouterr().out
     star_check_data.main(["--datadir", str(dump), "--need", "text", "utt2spk", "--full", "true"])
     out = capsys.readouterr().out
-    assert "1 utterances, 0.00 hours, 1 speakers" in out
+    assert "1 utterance, 1 s, 1 speaker; 1 audio file decoded" in out
     assert "1 to   2 s        1 ####" in out
+    star_check_data.main(["--datadir", str(dump), "--histogram", "false"])
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_errors_are_one_line_and_exit_2(source, tmp_path, capsys):

@@ -40,8 +40,13 @@ def test_a_plan_that_can_work(options, tmp_path, capsys):
     assert content["updates"]["updates"] == 3
     assert content["cpu_hours"] > 0
     assert content["problems"] == []
-    for text in ("train: 8 utterances", "GB free there", "memory: about", "Student: 0.0"):
+    for text in ("train: 8 utterances, 2 s, of 0.2 to 0.3 s each", "of disk (", "Student: 0.0"):
         assert text in printed
+    (needs,) = [line for line in printed.splitlines() if line.startswith("needs: ")]
+    assert "of memory a process for the largest batch, 1.2 s of audio" in needs
+    assert "on this CPU" in needs
+    assert "FLOP" not in printed
+    assert len(printed.splitlines()) <= 8
     assert not (tmp_path / "exp").exists()  # nothing is started
 
 

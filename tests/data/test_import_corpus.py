@@ -59,7 +59,7 @@ def test_a_folder(folder, tmp_path, capsys):
     assert skipped["bert-four"] == "same audio as anna-book-one_two"
     assert len(skipped) == 5
     out = capsys.readouterr().out
-    assert "train: 4 utterances, 0.00 hours, 2 speakers" in out
+    assert "train: 4 utterances, 10 s, 2 speakers" in out
     assert "2 left out, same audio: bert-copy, bert-four" in out
     assert "files that are no audio: 1 .txt" in out
     run("--audio_folder", folder, "--outdir", tmp_path / "all", "--keep_duplicates", "true")

@@ -283,7 +283,7 @@ def test_shards_are_checked(copy, capsys):
     """Fails if a check before training passes shards that the training refuses."""
     star_check_data.main(["--datadir", str(copy)])
     out = capsys.readouterr().out
-    assert "24 utterances, 0.00 hours; 3 audio files decoded" in out
+    assert "24 utterances, 10 s; 3 audio files decoded" in out
     star_check_data.main(["--datadir", str(copy), "--full", "true"])
     out = capsys.readouterr().out
     assert "24 audio files decoded" in out and "  0 to   1 s       24" in out

@@ -178,7 +178,7 @@ def test_shards_of_lhotse_get_an_index(prepared, tmp_path, capsys):
     cuts.to_shar(tmp_path / "theirs", fields={"recording": "wav"}, shard_size=2)
     options = ["--shar", str(tmp_path / "theirs"), "--outdir", str(tmp_path / "index")]
     star_shards.main([*options, "--nj", "1"])
-    assert "6 utterances, 0.00 hours in 3 shards; longest spk/5.x" in capsys.readouterr().out
+    assert "6 utterances, 3 s in 3 shards; longest spk/5.x" in capsys.readouterr().out
     index = read_index([str(tmp_path / "index")])
     index.check_files()
     ours = read_index([str(tmp_path / "out")])

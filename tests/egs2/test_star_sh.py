@@ -175,7 +175,7 @@ def test_shards_instead_of_lists(recipe):
     made = recipe("--stage", "2", "--stop_stage", "3", "--shards", "true")
     sharded = ["star_shards", "--datadir", "dump/raw/a", "--outdir", "dump/shards/a", "--nj", "2"]
     assert sharded in made
-    assert ["star_check_data", "--datadir", "dump/shards/a"] in made
+    assert ["star_check_data", "--datadir", "dump/shards/a", "--histogram", "false"] in made
     words = distillation(recipe, "--shards", "true")
     assert words[words.index("--train_shards") + 1] == "dump/shards/a"
     assert "--train_shape_file" not in words and "--valid_shape_file" in words

@@ -225,24 +225,23 @@ if ! "${skip_data_prep}"; then
     if in_range 3; then
         log "Stage 3: check before hours are spent"
         if ! "${ready}"; then
-            for set in ${train_set} "${valid_set}"; do star star_check_data --datadir "${raw}/${set}"; done
-            for place in ${train_shards}; do star star_check_data --datadir "${place}"; done
+            for set in ${train_set} "${valid_set}"; do check "${set}"; done
+            for place in ${train_shards}; do star star_check_data --datadir "${place}" --histogram false; done
         fi
         if [ -n "${asr_train}" ]; then
             for set in "${asr_train}" "${asr_valid}" "${asr_tests[@]}"; do
-                star star_check_data --datadir "${raw}/${set}" --need text
+                check "${set}" --need text
             done
         fi
         if [ -n "${sid_train}" ]; then
             for set in "${sid_train}" "${sid_valid}" "${sid_test}"; do
                 whole=()
                 ! "${keep_tests}" || [ "${set}" != "${sid_test}" ] || whole=(--source "data/${set}")
-                star star_check_data --datadir "${raw}/${set}" --need utt2spk \
-                    --train_speakers "${raw}/${sid_train}" "${whole[@]}"
+                check "${set}" --need utt2spk --train_speakers "${raw}/${sid_train}" "${whole[@]}"
             done
         fi
         if [ -n "${sv_train}" ]; then
-            star star_check_data --datadir "${raw}/${sv_train}" --need utt2spk
+            check "${sv_train}" --need utt2spk
             star star_trials --trials "data/${sv_valid}/trials" --datadir "${raw}/${sv_valid}"
             for list in ${sv_trials}; do
                 star star_trials --trials "data/${sv_test}/${list}" --datadir "${raw}/${sv_test}" --check true
@@ -259,4 +258,8 @@ fi
 . ./stages/results.sh  # Stages 14 and 15.
 . ./stages/pack.sh     # Stages 16 and 17.
 
-log "Finished in ${SECONDS} s: ${results}"
+places=$(look "results" "${results}/RESULTS.md"; look "report" "${results}/report/index.html"
+    look "student" "${student}"; look "packs" "${packs}"
+    look "logs" "${star_exp}/train.log" "and *.log in the other folders of ${expdir}")
+log "Finished in $((SECONDS / 60)) min $((SECONDS % 60)) s${places:+. Where to look:}"
+[ -z "${places}" ] || echo "${places}"

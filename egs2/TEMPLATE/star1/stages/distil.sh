@@ -63,7 +63,9 @@ if ! "${skip_train}"; then
         # torchrun is started on every node, and each has its log.
         train_log=${star_exp}/train.log
         [ "${launcher}" != torchrun ] || [ "${num_nodes}" -eq 1 ] || train_log=${star_exp}/train.$(hostname -s).log
-        log "Stage 5: distillation in ${ranks} processes; log ${train_log}"
+        in_how_many=
+        [ "${ranks}" -eq 1 ] || in_how_many=" in ${ranks} processes"
+        log "Stage 5: distillation${in_how_many}"
         if "${force}"; then rm -rf "${star_exp:?}"/{.train.done,checkpoint*.pth,*epoch.pth}; fi
         launch
         star star_run --log "${train_log}" --done "${star_exp}/.train.done" \

@@ -66,6 +66,16 @@ of_test() {  # of_test SET: what names of a test set end in; nothing where it is
     [ ${#asr_tests[@]} -eq 1 ] || echo "_$1"
 }
 
+check() {  # check SET OPTIONS...: refuse a prepared set that training would stumble over
+    local set=$1
+    shift
+    star star_check_data --datadir "${raw}/${set}" --histogram false "$@"
+}
+
+look() {  # look WHAT PLACE [MORE]: where something is, if it is there
+    [ ! -e "$2" ] || echo "  $1: $2${3:+ ($3)}"
+}
+
 prepare() {  # prepare SET HOURS [SUFFIX OPTIONS...]: data/SET to dump/raw/SET
     local set=$1 hours=$2 suffix=${3:-}
     shift $(($# < 3 ? $# : 3))

@@ -224,15 +224,14 @@ def fetch(queen: Path | None, outdir: Path) -> Path:
 
 
 def print_licence(outdir: Path) -> None:
-    """Show the terms the corpus comes under."""
+    """Name the terms the corpus comes under, and where they are."""
     copyright_file = outdir / "copyright"
     if not copyright_file.is_file():
         print(f"Licence: see the readme of your copy of the game (none found in {outdir})")
         return
     text = copyright_file.read_text(encoding="utf-8", errors="replace")
-    terms = text[text.rfind("License: ") :].splitlines()
-    print(f"Licence of the voices, from {copyright_file}:")
-    print("\n".join(f"  {line}" for line in terms[:18]))
+    name = text.rpartition("License: ")[2].split("\n")[0].strip()
+    print(f"Licence of the voices: {name}, to be read in {copyright_file}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -256,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print_licence(args.outdir)
-    print(f"{target}: {target.stat().st_size} bytes")
+    print(f"{target}: {target.stat().st_size / 1e6:.0f} MB")
     return 0
 
 
