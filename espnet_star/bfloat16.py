@@ -7,8 +7,8 @@ percent and an encoder's states by one to three, so the two can't be mistaken fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,6 +215,16 @@ def low_on_cpu(dtype: torch.dtype) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", dtype=dtype, cache_enabled=False)
 
 
+@contextmanager
+def plain_tensors() -> Iterator[None]:
+    """No gradients, and no inference mode either: weights made there could not be trained.
+
+    Lightning validates in it, and before the first step.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 class Narrowed:
     """Weights stored in another type, and the way back.
 
@@ -224,9 +234,11 @@ class Narrowed:
     """
 
     def __init__(self, modules: Iterable[nn.Module], dtype: torch.dtype):
-        self._before: list[tuple[nn.Parameter, torch.Tensor]] = []
+        modules = list(modules)
+        self._before = [
+            (value, value.data) for module in modules for value in module.parameters(recurse=False)
+        ]
         for module in modules:
-            self._before += [(value, value.data) for value in module.parameters(recurse=False)]
             module.to(dtype)
 
     def undo(self) -> None:

@@ -7,7 +7,7 @@ its gradient, so that a run over nothing else ends with loss 0 and untouched wei
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,19 +31,27 @@ class CtcAlignment:
     Args:
         model: What ESPnet calls with a batch.
         distributed: Whether other ranks take the same steps.
-        refuse: Raise an error where no utterance can be aligned; for training.
+        training: Whether the epoch trains: where CTC is the whole loss and can align no
+            utterance, an error is raised.
 
     Attributes:
         seen: Utterances that CTC was given.
         lost: Those without an alignment: name to frames and the frames they need.
     """
 
-    def __init__(self, model: torch.nn.Module, distributed: bool, refuse: bool = True):
-        self.model, self.distributed, self.refuse = model, distributed, refuse
+    def __init__(self, model: torch.nn.Module, distributed: bool, training: bool = True):
+        self.model, self.distributed, self.training = model, distributed, training
+        # Another loss beside CTC's may still teach something.
+        alone = any(
+            getattr(part, "ctc_weight", None) == 1.0
+            and not getattr(part, "use_transducer_decoder", False)
+            for part in model.modules()
+        )
+        self.refuse = training and alone
         self.seen = 0
         self.lost: dict[str, tuple[int, int]] = {}
         self._batches = 0
-        self._aligned = self._warned = False
+        self._aligned = False
         self._names: Sequence[str] = ()
         self._hooks: list[Any] = []
 
@@ -88,9 +96,6 @@ class CtcAlignment:
         if not self._fits:  # weight 0: ESPnet does not ask CTC
             return
         self.seen += len(self._fits[0])
-        if self.lost and not self._warned:
-            self._warned = True
-            logging.warning(_message(self.lost, "so far, "))
         if self._aligned or not self.refuse:
             return
         some_fit = torch.stack([fits.any() for fits in self._fits]).any().to(torch.int32)
@@ -105,7 +110,7 @@ class CtcAlignment:
         """Say how many there were, of all ranks; every rank has to call it.
 
         Raises:
-            StarError: If none could be aligned, in training.
+            StarError: If none could be aligned, see ``training``.
         """
         if self.distributed:
             parts: list[Any] = [None] * torch.distributed.get_world_size()
@@ -115,7 +120,7 @@ class CtcAlignment:
         if self.refuse and self.seen and not self._aligned:
             raise self._refusal()
         if self.lost:
-            logging.warning(_message(self.lost, f"of {self.seen} in this epoch, "))
+            logging.warning(self._message())
 
     def _refusal(self) -> StarError:
         return StarError(
@@ -124,21 +129,18 @@ class CtcAlignment:
             "fewer symbols (token_type bpe), and check that text belongs to wav.scp"
         )
 
+    def _message(self) -> str:
+        part = "training" if self.training else "validation"
+        return (
+            f"CTC cannot align {len(self.lost)} of {self.seen} utterances of {part} and learns "
+            "nothing from them; their symbols, repeated ones twice, are more than their frames: "
+            f"{self.examples()}"
+        )
+
     def examples(self) -> str:
         """First names with their frames and what they need."""
-        return examples(self.lost)
-
-
-def examples(lost: Mapping[str, tuple[int, int]]) -> str:
-    """``utt1 (12 frames, 20 needed), ...``."""
-    return some(f"{name} ({has} frames, {needs} needed)" for name, (has, needs) in lost.items())
-
-
-def _message(lost: Mapping[str, tuple[int, int]], when: str) -> str:
-    return (
-        f"CTC cannot align {len(lost)} utterances, {when}and learns nothing from them: their "
-        f"symbols, repeated ones twice, are more than their frames: {examples(lost)}"
-    )
+        sizes = self.lost.items()
+        return some(f"{name} ({has} frames, {needs} needed)" for name, (has, needs) in sizes)
 
 
 def frames_needed(text: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

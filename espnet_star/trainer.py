@@ -91,7 +91,7 @@ class StarTrainer(Trainer):
         """
         reporter, distributed = kwargs["reporter"], kwargs["distributed_option"]
         watched = (kwargs["model"], distributed.distributed)
-        with FiniteSteps(*watched) as watch, CtcAlignment(*watched, refuse=False) as alignment:
+        with FiniteSteps(*watched) as watch, CtcAlignment(*watched, training=False) as alignment:
             super().validate_one_epoch(*args, **kwargs)
         alignment.report()
         watch.report(reporter)

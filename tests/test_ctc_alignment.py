@@ -15,10 +15,10 @@ class Model(torch.nn.Module):
 
     def __init__(self, weight=1.0):
         super().__init__()
-        self.ctc, self.weight = CTC(odim=5, encoder_output_size=3), weight
+        self.ctc, self.ctc_weight = CTC(odim=5, encoder_output_size=3), weight
 
     def forward(self, speech, speech_lengths, text, text_lengths, **_):
-        if not self.weight:
+        if not self.ctc_weight:
             return speech.sum()
         return self.ctc(speech[:, ::2], (speech_lengths + 1) // 2, text, text_lengths)
 
@@ -70,7 +70,7 @@ def test_an_utterance_that_vanishes_is_named(model, caplog):
         watch.model(**batch([1, 1, 1]))
     watch.report()
     assert watch.seen == 4 and watch.lost == {"short": (5, 7)}
-    assert "cannot align 1 utterances, of 4 in this epoch" in caplog.text
+    assert "cannot align 1 of 4 utterances of training" in caplog.text
     assert "short (5 frames, 7 needed)" in caplog.text and "long" not in caplog.text
 
 
@@ -95,9 +95,17 @@ def test_a_set_without_one_alignment_is_refused_early():
         watch.model(**impossible)
     with pytest.raises(StarError, match="align none"):
         watch.report()
-    with CtcAlignment(Model(), False, refuse=False) as watch:  # validation
+    with CtcAlignment(Model(), False, training=False) as watch:
         watch.model(**impossible)
     watch.report()
+
+
+def test_beside_another_loss_it_is_only_said(caplog):
+    """A decoder with attention may learn where CTC cannot: it does so today."""
+    with CtcAlignment(Model(weight=0.3), False) as watch:
+        watch.model(**batch([1] * 4, [2] * 9))
+    watch.report()
+    assert "cannot align 2 of 2 utterances of training" in caplog.text
 
 
 def test_a_model_that_does_not_ask_ctc_is_left_alone(caplog):
