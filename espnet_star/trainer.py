@@ -11,6 +11,7 @@ import torch
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
 
+from espnet_star.ctc_alignment import CtcAlignment
 from espnet_star.finite_steps import FiniteSteps
 
 CHECKPOINT = "checkpoint.pth"
@@ -25,7 +26,8 @@ class StarTrainer(Trainer):
     before the new one is written, and a broken one is never resumed from.
 
     A step without a finite loss is skipped on all ranks and counted, see
-    :class:`FiniteSteps`. An epoch in which no step was made, or no validation batch had
+    :class:`FiniteSteps`; utterances that CTC cannot align are named, see
+    :class:`CtcAlignment`. An epoch in which no step was made, or no validation batch had
     a finite loss, ends the run with an error instead of a model.
     """
 
@@ -59,8 +61,10 @@ class StarTrainer(Trainer):
         for optimizer in kwargs["optimizers"]:
             optimizer.zero_grad()
         reporter = kwargs["reporter"]
-        with FiniteSteps(kwargs["model"], kwargs["distributed_option"].distributed) as watch:
+        watched = (kwargs["model"], kwargs["distributed_option"].distributed)
+        with FiniteSteps(*watched) as watch, CtcAlignment(*watched) as alignment:
             all_invalid: bool = super().train_one_epoch(*args, **kwargs)
+        alignment.report()
         watch.report(reporter)
         if all_invalid:
             raise watch.no_update(reporter.get_epoch(), kwargs["options"].accum_grad)
@@ -74,8 +78,10 @@ class StarTrainer(Trainer):
             StarError: If no batch had a finite loss, so that no epoch could be the best.
         """
         reporter, distributed = kwargs["reporter"], kwargs["distributed_option"]
-        with FiniteSteps(kwargs["model"], distributed.distributed) as watch:
+        watched = (kwargs["model"], distributed.distributed)
+        with FiniteSteps(*watched) as watch, CtcAlignment(*watched, training=False) as alignment:
             super().validate_one_epoch(*args, **kwargs)
+        alignment.report()
         watch.report(reporter)
         if watch.skipped and watch.skipped == watch.steps:
             raise watch.no_validation(reporter.get_epoch())

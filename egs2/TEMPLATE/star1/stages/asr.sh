@@ -26,6 +26,11 @@ asr_head() {  # asr_head NAME: sets what one head differs in from another
     ways=("")  # By itself, and through the n-gram, which spells words by characters.
     [ -z "${lm_file}" ] || [ "${type}" != char ] || ways+=(_lm)
 }
+can_align() {  # can_align CONFIG: with the tokens of the present head
+    local bpe=()
+    [ "${type}" != bpe ] || bpe=(--bpemodel "${tokens}/bpe.model")
+    star star_check_data --datadir "${raw}/${asr_train}" --need text --ctc_config "$1" "${bpe[@]}"
+}
 decoder() {  # decoder WAY: sets the command and options that decode the present head
     # shellcheck disable=SC2206
     if [ "$1" = _lm ]; then
@@ -45,6 +50,9 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
         [ -z "${finetune_config}" ] || star star_tokens --text "${raw}/${asr_train}/text" \
             --outdir "${expdir}/tokens_finetune" --token_type "${finetune_token_type}" \
             --vocab_size "${finetune_vocab_size}"
+        # Utterances with more tokens than CTC has frames teach nothing: named before training.
+        [ ${#asr_systems[@]} -eq 0 ] || { asr_head "${asr_systems[0]}"; can_align "${asr_config}"; }
+        [ -z "${finetune_config}" ] || { asr_head finetuned; can_align "${finetune_config}"; }
     fi
     if in_range 8; then
         log "Stage 8: ASR training"
