@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from espnet_star.bfloat16 import Narrowed, find_fault
 from espnet_star.errors import StarError
-from espnet_star.outputs import SAMPLE_RATE, frame_count
+from espnet_star.outputs import SAMPLE_RATE, LayerOutputs, frame_count
 from espnet_star.students import StarEncoder
 from espnet_star.waveforms import Audio, waveform
 
@@ -50,7 +52,9 @@ class Speech2Features:
     Args:
         encoder: The student.
         device: Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ...
-        dtype: Type that it computes in: float32, bfloat16 or float16.
+        dtype: Type that it computes in: float32, bfloat16 or float16. On a CPU the first
+            batch decides whether the other two are right there; if not, the log says so and
+            float32 does the work. Features are of this type either way.
 
     Raises:
         StarError: If the device is not there or the type is another one.
@@ -64,9 +68,10 @@ class Speech2Features:
     ):
         self.device = _device(device)
         self.dtype = _dtype(dtype)
-        self.encoder = encoder.to(device=self.device, dtype=self.dtype).eval()
-        if self.device.type == "cpu":
-            self.encoder.prepare()
+        self.encoder = encoder.to(device=self.device, dtype=torch.float32).eval()
+        self.computed = torch.float32
+        self.settled = self.dtype == torch.float32
+        self._prepare()
 
     @property
     def num_layers(self) -> int:
@@ -119,7 +124,9 @@ class Speech2Features:
         last = torch.zeros_like(states[-1]) if normalise else states[-1]
         for batch in _batches(lengths.tolist(), limit):
             speech = torch.nn.utils.rnn.pad_sequence([waves[i] for i in batch], batch_first=True)
-            speech = speech.to(device=self.device, dtype=self.dtype)
+            speech = speech.to(device=self.device)
+            self._settle(speech, lengths[batch])
+            speech = speech.to(self.computed)
             outputs = self.encoder.layer_outputs(speech, lengths[batch].to(self.device))
             chosen = [outputs.hidden_states[index] for index in layers]
             for row, index in enumerate(batch):
@@ -129,6 +136,30 @@ class Speech2Features:
                 if normalise:
                     last[index, :n] = self.encoder.encoder.output(chosen[-1][row, :n])
         return Features(tuple(states), frames.to(self.device), last)
+
+    def _settle(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Take up the type asked for; on a CPU only if the first batch shows that it is right."""
+        if self.settled:
+            return
+
+        def run(dtype: torch.dtype) -> LayerOutputs:
+            return self.encoder.layer_outputs(speech.to(dtype), lengths)
+
+        exact = run(torch.float32) if self.device.type == "cpu" else None
+        narrowed = Narrowed(self.encoder.modules(), self.dtype)
+        self.computed = self.dtype
+        if exact is not None:
+            fault = find_fault(self.encoder, lambda: exact, lambda: run(self.dtype))
+            if fault is not None:
+                narrowed.undo()
+                self.computed = torch.float32
+                logging.warning(fault.message("Student", self.dtype))
+        self.settled = True
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if self.settled and self.computed == torch.float32 and self.device.type == "cpu":
+            self.encoder.prepare()
 
 
 def load(

@@ -25,6 +25,36 @@ def fixed_seed():
 
 
 @pytest.fixture
+def faulty(monkeypatch):
+    """A processor that computes narrow grouped convolutions in bfloat16 wrongly.
+
+    As oneDNN 3.11.2 does on AMX: by more than the result's own size, without a word. The
+    student has none (its positions go by their spectrum), so a linear map of its shape is too.
+    """
+    convolve, linear = torch.nn.functional.conv1d, torch.nn.functional.linear
+
+    def wrong(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        out = convolve(x, weight, bias, stride, padding, dilation, groups)
+        narrow = groups > 1 and weight.shape[2] < 128
+        return out.flip(1) if out.dtype == torch.bfloat16 and narrow else out
+
+    def wrong_linear(x, weight, bias=None):
+        out = linear(x, weight, bias)
+        return out.flip(-1) if out.dtype == torch.bfloat16 and weight.shape == (24, 16) else out
+
+    monkeypatch.setattr(torch.nn.functional, "conv1d", wrong)
+    monkeypatch.setattr(torch.nn.functional, "linear", wrong_linear)
+
+
+@pytest.fixture(params=["this processor", "faulty processor"])
+def processor(request):
+    """This one, whatever it does with bfloat16, and one that does it wrongly."""
+    if request.param == "faulty processor":
+        request.getfixturevalue("faulty")
+    return request.param
+
+
+@pytest.fixture
 def reference():
     """Path of a file with values computed elsewhere; skips where it is absent."""
 

@@ -80,7 +80,6 @@ class EspnetSslTeacher(AbsTeacher):
             isinstance(_attention(layer), FastSelfAttention) for layer in self.layers
         )
         self._mask_padding()
-        loading.narrow(self, self.dtype)
         self.freeze()
         self._check_frames()
 

@@ -248,18 +248,6 @@ def check_lengths(name: str, speech: torch.Tensor, lengths: torch.Tensor) -> lis
     return sizes
 
 
-def narrow(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Store the weights of matrix products and convolutions in ``dtype``.
-
-    Norms and embeddings stay in float32, and so does the residual stream under
-    :func:`autocast`: halves memory, and autocast need not cast weights at every step.
-    Weight-normalised convolutions keep float32, their weight is computed at each call.
-    """
-    for module in model.modules():
-        if type(module) in (torch.nn.Linear, torch.nn.Conv1d):
-            module.to(dtype)
-
-
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """Run in ``dtype`` whatever precision the student's training step runs in."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -63,7 +63,6 @@ class TransformersTeacher(AbsTeacher):
         group_norm = isinstance(getattr(first, "layer_norm", None), torch.nn.GroupNorm)
         if group_norm:
             first.layer_norm = MaskedGroupNorm(first.layer_norm, self._padding)
-        loading.narrow(model, dtype)
         self.freeze()
         return group_norm
 

@@ -82,7 +82,6 @@ class WhisperTeacher(AbsTeacher):
         filters = torch.from_numpy(extractor.mel_filters).float()
         self.register_buffer("mel_filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
-        loading.narrow(self.encoder, self.dtype)
         self.freeze()
 
     def extract(

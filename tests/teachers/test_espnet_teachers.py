@@ -130,7 +130,7 @@ def test_a_long_waveform_is_normalised_in_linear_memory(experiment):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6  # kB
 
 
-def test_frozen_and_close_in_bfloat16(experiment):
+def test_frozen_and_close_in_bfloat16(experiment, processor):
     exact = build_teacher(experiment("ssl", "e_branchformer"))
     rough = build_teacher(experiment("ssl", "e_branchformer"), dtype="bfloat16").train()
     assert not any(module.training for module in rough.modules())
@@ -138,7 +138,9 @@ def test_frozen_and_close_in_bfloat16(experiment):
     inputs = torch.randn(1, 8000), torch.tensor([8000])
     a, b = exact(*inputs).hidden_states[-1], rough(*inputs).hidden_states[-1]
     assert b.dtype == torch.float32
-    assert 0 < (a - b).norm() < 0.05 * a.norm()
+    assert (a - b).norm() < 0.05 * a.norm()
+    assert torch.equal(a, b) == (rough.dtype == torch.float32)
+    assert processor == "this processor" or rough.dtype == torch.float32
 
 
 def last_state(name, **conf):

@@ -114,9 +114,21 @@ def test_frozen_in_eval_mode(whisper_directory, batch):
     assert torch.equal(first.hidden_states[-1], second.hidden_states[-1])
 
 
-def test_bfloat16(whisper_directory, batch):
+@pytest.mark.parametrize("wrong", [False, True])
+def test_bfloat16(whisper_directory, batch, wrong, monkeypatch):
+    """Without a grouped convolution; a wrong linear map is found as well."""
     exact = build_teacher(whisper_directory)(*batch)
-    rough = build_teacher(whisper_directory, dtype="bfloat16")(*batch, attentions=True)
+    linear = torch.nn.functional.linear
+
+    def wrong_linear(x, weight, *args):
+        out = linear(x, weight, *args)
+        return out.flip(-1) if out.dtype == torch.bfloat16 and len(weight) == 32 else out
+
+    if wrong:
+        monkeypatch.setattr(torch.nn.functional, "linear", wrong_linear)
+    teacher = build_teacher(whisper_directory, dtype="bfloat16")
+    rough = teacher(*batch, attentions=True)
+    assert not wrong or teacher.dtype == torch.float32
     mask = exact.mask()
     for a, b in zip(rough.hidden_states, exact.hidden_states, strict=True):
         assert a.dtype == torch.float32
