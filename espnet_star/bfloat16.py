@@ -7,8 +7,8 @@ percent and an encoder's states by one to three, so the two can't be mistaken fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,6 +213,16 @@ def low_on_cpu(dtype: torch.dtype) -> AbstractContextManager[Any]:
     if dtype not in _LOW:
         return torch.autocast("cpu", enabled=False)
     return torch.autocast("cpu", dtype=dtype, cache_enabled=False)
+
+
+@contextmanager
+def plain_tensors() -> Iterator[None]:
+    """No gradients, and no inference mode either: weights made there could not be trained.
+
+    Lightning validates in it, and before the first step.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 class Narrowed:

@@ -11,7 +11,7 @@ import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 
-from espnet_star.bfloat16 import agree, find_fault, finite, low_on_cpu
+from espnet_star.bfloat16 import agree, find_fault, finite, low_on_cpu, plain_tensors
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import WeightedLoss, resolve_layer_map
 from espnet_star.outputs import LayerOutputs
@@ -128,7 +128,8 @@ class StarDistillation(AbsESPnetModel):
             logging.info("Teacher states are kept in %s", self.cache.directory)
         dtype = self._low_dtype(speech.device)
         if dtype is not None:
-            self._settle_student(speech, lengths, dtype)
+            with plain_tensors():
+                self._settle_student(speech.clone(), lengths.clone(), dtype)
         self._tried = True
 
     def _settle_student(

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from espnet_star.bfloat16 import Narrowed, find_fault
+from espnet_star.bfloat16 import Narrowed, find_fault, plain_tensors
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs, frame_count
 from espnet_star.students import StarEncoder
@@ -125,7 +125,9 @@ class Speech2Features:
         for batch in _batches(lengths.tolist(), limit):
             speech = torch.nn.utils.rnn.pad_sequence([waves[i] for i in batch], batch_first=True)
             speech = speech.to(device=self.device)
-            self._settle(speech, lengths[batch])
+            if not self.settled:
+                with plain_tensors():
+                    self._settle(speech.clone(), lengths[batch].to(self.device))
             speech = speech.to(self.computed)
             outputs = self.encoder.layer_outputs(speech, lengths[batch].to(self.device))
             chosen = [outputs.hidden_states[index] for index in layers]
@@ -139,8 +141,6 @@ class Speech2Features:
 
     def _settle(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
         """Take up the type asked for; on a CPU only if the first batch shows that it is right."""
-        if self.settled:
-            return
 
         def run(dtype: torch.dtype) -> LayerOutputs:
             return self.encoder.layer_outputs(speech.to(dtype), lengths)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from espnet_star.bfloat16 import Fault, Narrowed, find_fault, finite
+from espnet_star.bfloat16 import Fault, Narrowed, find_fault, finite, plain_tensors
 from espnet_star.errors import StarError
 from espnet_star.outputs import LayerOutputs
 
@@ -81,7 +81,6 @@ class AbsTeacher(torch.nn.Module, ABC):
             self.settle(speech, lengths, attentions)
             return self.extract(speech, lengths, attentions)
 
-    @torch.no_grad()
     def settle(
         self,
         speech: torch.Tensor,
@@ -103,7 +102,8 @@ class AbsTeacher(torch.nn.Module, ABC):
         if self.settled:
             return
         if self.dtype != torch.float32:
-            self._narrow(speech, lengths, attentions, agreed)
+            with plain_tensors():
+                self._narrow(speech.clone(), lengths.clone(), attentions, agreed)
         self.settled = True
 
     def _narrow(
