@@ -183,3 +183,30 @@ def hub_at(address):
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=address, token="hf_x")
+
+
+@pytest.mark.parametrize(
+    ("task", "files", "said"),
+    [
+        (
+            "asr",
+            "valid.acc.ave.pth valid.loss.best.pth latest.pth",
+            "valid.acc.ave.pth (3epoch.pth)",
+        ),
+        ("asr", "valid.loss.best.pth latest.pth", "valid.loss.best.pth (3epoch.pth)"),
+        ("cls", "valid.acc.ave.pth valid.acc.best.pth", "valid.acc.best.pth (3epoch.pth)"),
+        ("spk", "valid.acc.ave.pth valid.eer.best.pth", "valid.eer.best.pth (3epoch.pth)"),
+        ("spk", "latest.pth", "latest.pth, the last epoch, since none of valid.eer.best.pth, "),
+        ("asr --model_file latest.pth", "valid.acc.ave.pth latest.pth", "latest.pth (3epoch.pth)"),
+    ],
+)
+def test_the_model_that_the_recipe_decodes_with(exp, tmp_path, capsys, task, files, said):
+    """Fails if a pack holds another model than the one whose scores stand in the results."""
+    (exp / "valid.loss.ave.pth").unlink()
+    for name in files.split():
+        (exp / name).symlink_to("3epoch.pth")
+    star_pack.main([*task.split(), "--expdir", str(exp), "--outpath", str(tmp_path / "x.zip")])
+    assert f"model: {exp}/{said}" in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "x.zip") as pack:
+        packed = [name for name in pack.namelist() if name.endswith(".pth")]
+    assert [name.rsplit("/")[-1] for name in packed] == [said.split(" ")[0].strip(",")]

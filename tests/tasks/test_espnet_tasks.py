@@ -31,15 +31,17 @@ MODELS = {
     "aqa": {"metric2id": "metric2id"},
     "asvspoof": ENCODER | {"losses": [{"name": "binary_loss", "conf": {}}]},
     "lid": {"encoder": "identity", "pooling": "mean", "lang_num": 2},
-    "s2st": ENCODER | {"tgt_feats_extract_conf": {"win_length": 400}},
-    "s2t": ENCODER,
+    "s2st": ENCODER | {"unit_token_list": SYMBOLS.split(), "tgt_feats_extract": None},
+    "s2t": ENCODER | {"decoder": "transformer"},
     "s2t_ctc": {
         "encoder": "e_branchformer_ctc",
         "encoder_conf": BRANCHES,
         "promptencoder": "transformer",
         "promptencoder_conf": TRANSFORMER,
     },
-    "ssl": ENCODER | {"preencoder": "linear", "preencoder_conf": {"output_size": 8}},
+    "ssl": ENCODER
+    | {"preencoder": "linear", "preencoder_conf": {"output_size": 8}}
+    | {"loss": [{"name": "hubert", "conf": {"num_classes": 11, "final_dim": 8}}]},
     "uasr": {"write_collected_feats": True},
 }
 NEW = [task for task in FRONTEND_TASKS if task in MODELS]
@@ -124,6 +126,8 @@ def test_lightning(data_directory, tiny_student, tmp_path):
     options = [*cls_options(data_directory, tmp_path / "exp"), "--task", "cls"]
     options += ["--frontend", "star", "--frontend_conf", f"upstream={tmp_path}/student"]
     options += ["--encoder", "linear", "--encoder_conf", "output_size=8"]
+    # ESPnet's Lightning fails without a scheduler.
+    options += ["--scheduler", "warmuplr", "--scheduler_conf", "warmup_steps=5"]
     values = ["accelerator=cpu", "devices=1", "max_epochs=1", "log_every_n_steps=1"]
     values += ["strategy_conf.process_group_backend=gloo"]
     options += pairs("--lightning_conf", values)
