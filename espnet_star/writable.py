@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from espnet_star.errors import StarError
@@ -26,8 +27,17 @@ def check_writable(directory: str | Path, option: str) -> None:
             f"{option} {directory}: {there} is {kind}, expected a folder; move it away, or choose "
             f"another {option}"
         )
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK) and not _takes_a_file(there):
         raise StarError(
             f"{option} {directory}: {there} cannot be written (read-only, or another user's); "
             f"choose another {option}"
         )
+
+
+def _takes_a_file(folder: Path) -> bool:
+    """Some network file systems deny in general what they then allow."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -12,6 +12,7 @@ import yaml
 from espnet2.utils import config_argparse
 
 from espnet_star.errors import STOP_CODE, StarError, first_line
+from espnet_star.yaml_numbers import as_numbers
 
 BASE = "base"
 
@@ -95,4 +96,8 @@ class LayeredParser(config_argparse.ArgumentParser):
                 if key not in known:
                     self.error(f"unrecognized arguments: {key} (from {path})")
             self.set_defaults(**values)
-        return plain(self, args, namespace)
+        found, rest = plain(self, args, namespace)
+        for name, value in vars(found).items():
+            if isinstance(value, dict | list):
+                setattr(found, name, as_numbers(value))
+        return found, rest

@@ -1,9 +1,11 @@
 """Decoding goes on over what one utterance cannot give, and says in one line what stops it."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from downstream_runs import asr_options, cls_options, inference
 from star_runs import pairs
 
@@ -148,3 +150,13 @@ def test_archives_train_as_the_files_they_hold(command, data_directory, tmp_path
     distil([part.replace("speech,sound", "speech,kaldi_ark") for part in made])
     distil(command(tmp_path / "wav", "--max_epoch", 1))
     assert_same_weights(tmp_path / "ark", tmp_path / "wav")
+
+
+@pytest.mark.parametrize("module", ["asr.encoder.linear_encoder", "asr_transducer.utils"])
+def test_every_decoder_of_espnet_knows_the_error(tiny_options, module):
+    """Fails if the transducer's decoder, with an error of its own, does not go on."""
+    from espnet_star.students import StarEncoder
+
+    known = importlib.import_module(f"espnet2.{module}").TooShortUttError
+    with pytest.raises(known, match="399 samples"):
+        StarEncoder(**tiny_options)(torch.zeros(1, 399), torch.tensor([399]))

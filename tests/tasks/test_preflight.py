@@ -1,5 +1,6 @@
 """Mistakes in options and data: one line and exit code 2 before anything is built."""
 
+import importlib
 import re
 import shutil
 
@@ -11,6 +12,8 @@ from downstream_runs import asr_options, cls_options
 from star_runs import pairs, sound_data, training
 
 from espnet_star.bin import asr_train, cls_train, spk_train, star_train
+from espnet_star.tasks.preflight.values import check_choices, check_optimizers, settle_values
+from espnet_star.yaml_numbers import as_numbers
 
 RNN = ["--encoder", "rnn", *pairs("--encoder_conf", ["hidden_size=8", "num_layers=1"])]
 
@@ -268,3 +271,25 @@ def test_a_recording_that_is_lost_on_the_way(command, data, tmp_path, capsys):
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 2
     assert told.startswith(f"star_train: error: {data}/wav.scp: s0_4 ({data}/s0_4.wav) cannot")
+
+
+@pytest.mark.parametrize("name", ["asr", "asr_transducer", "cls", "spk", "slu", "st", "diar"])
+def test_defaults_of_espnet_are_never_refused(name):
+    """Fails if a guard takes an option that ESPnet itself sets for a mistake."""
+    module = importlib.import_module(f"espnet2.tasks.{name}")
+    task = next(c for n, c in vars(module).items() if n.endswith("Task") and n != "AbsTask")
+    parser = task.get_parser()
+    args = parser.parse_args([])
+    before = dict(vars(args))
+    settle_values(args, parser)
+    check_choices(args, parser, [choice.name for choice in task.class_choices_list])
+    check_optimizers(args, task.num_optimizers)
+    assert vars(args) == before
+
+
+def test_names_stay_names():
+    """Fails if a commit's name or a word becomes a number."""
+    conf = {"revision": "12e4567", "a": ["1e-3", ".5E2", "1e", "e3", "0x1e3", "1e3 Hz", "12e34567"]}
+    found = as_numbers(conf)
+    assert found["revision"] == "12e4567"
+    assert found["a"] == [0.001, 50.0, "1e", "e3", "0x1e3", "1e3 Hz", "12e34567"]

@@ -50,7 +50,8 @@ def check_tokens(args: argparse.Namespace) -> list[str] | None:
         if UNKNOWN not in tokens:
             raise StarError(f"{name}: {UNKNOWN} is not there; ESPnet needs it, add a line with it")
     model = getattr(args, "bpemodel", None)
-    if kind == "bpe" and not (isinstance(model, str) and Path(model).is_file()):
+    used = getattr(args, "use_preprocessor", False)
+    if used and kind == "bpe" and not (isinstance(model, str) and Path(model).is_file()):
         raise StarError(
             f"--bpemodel {model}: no such file; --token_type bpe needs the model that the token "
             "list was made with (star_tokens, or spm_train)"

@@ -105,8 +105,9 @@ def _check_mode(
     option = f"{mode}_data_path_and_name_and_type"
     triples = [_triple(option, given) for given in getattr(args, option)]
     setattr(args, option, triples)
-    if getattr(args, f"{mode}_shards", None):
-        return
+    shards = getattr(args, f"{mode}_shards", None)
+    if shards or (shards is not None and not triples):
+        return  # which look at themselves
     kind = getattr(args, "valid_iterator_type", None) if mode == "valid" else None
     kind = kind or args.iterator_type
     if kind in ("none", "task"):
@@ -203,7 +204,9 @@ def _keys(
         )
     if chosen is None:
         chosen = (lists[0].path, lists[0].table) if lists else ("", {})
-    check_keys(chosen[0], chosen[1], lists)
+    longest = getattr(args, "max_samples", None)
+    keys = [key for key, value in chosen[1].items() if not _longer(value, longest)]
+    check_keys(chosen[0], keys, lists)
     batch_type = (mode == "valid" and args.valid_batch_type) or args.batch_type
     if kind == "sequence" and batch_type in ("folded", "length", "numel"):
         for path, table in shapes.items():
@@ -218,7 +221,11 @@ def _keys(
             f"--batch_type folded needs a --fold_length for each of the {len(shapes)} "
             f"--{mode}_shape_file, got {len(args.fold_length)}; or choose another --batch_type"
         )
-    return list(chosen[1])
+    return keys
+
+
+def _longer(value: str, longest: int | None) -> bool:
+    return longest is not None and value.isdecimal() and int(value) > longest
 
 
 def _check_shortest(shapes: dict[str, dict[str, str]]) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 
 from espnet_star.errors import StarError, unknown_name
+from espnet_star.yaml_numbers import as_numbers
 
-# YAML 1.1, which PyYAML reads, wants a dot and a sign in such numbers: 1.0e-3.
-SCIENTIFIC = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d{1,3}")
-# Names of commits look like numbers now and then.
-NAMES = ("revision",)
 # Options that must be at least so much, where they are given.
 SMALLEST = {
     "accum_grad": 1,
@@ -31,6 +27,8 @@ SMALLEST = {
     "patience": 0,
     "max_samples": 1,
 }
+# Options with several values, of which YAML may give one as it is.
+LISTS = ("init_param", "train_shape_file", "valid_shape_file", "freeze_param")
 # An unknown word is refused by ESPnet too, with a traceback where it comes from YAML.
 CHOICES = {"optim", "optim2", "scheduler", "scheduler2", "batch_type", "valid_batch_type"}
 CHOICES |= {"iterator_type", "valid_iterator_type", "init", "token_type"}
@@ -42,19 +40,6 @@ KINDS: dict[str, tuple[type, ...]] = {
     "str2bool": (bool,),
 }
 MEANING = {int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def as_numbers(value: Any) -> Any:
-    """The same value with numbers such as ``1e-3``, which YAML reads as text, as numbers."""
-    if isinstance(value, dict):
-        return {key: part if key in NAMES else as_numbers(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [as_numbers(part) for part in value]
-    if isinstance(value, str) and SCIENTIFIC.fullmatch(value.strip()):
-        number = float(value)
-        whole = number.is_integer() and abs(number) < 2**53 and "e-" not in value.lower()
-        return int(number) if whole and "." not in value else number
-    return value
 
 
 def settle_values(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -78,10 +63,23 @@ def settle_values(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
             setattr(args, action.dest, as_numbers(value))
         if action.dest.endswith("_conf") and not isinstance(value, Mapping):
             raise StarError(f"--{action.dest} must be a mapping such as key=value, got {value!r}")
+    for name in LISTS:
+        if isinstance(getattr(args, name, None), str):
+            setattr(args, name, [getattr(args, name)])
     for name, smallest in SMALLEST.items():
+        if not _counts(args, name):
+            continue
         value = getattr(args, name, None)
         if isinstance(value, int) and value < smallest:
             raise StarError(f"--{name} must be at least {smallest}, got {value}")
+
+
+def _counts(args: argparse.Namespace, name: str) -> bool:
+    """Whether batches are made by this option at all."""
+    kind = getattr(args, "batch_type", None)
+    if name.endswith("batch_bins"):
+        return kind in ("length", "numel")
+    return not name.endswith("batch_size") or kind in ("sorted", "unsorted", "folded")
 
 
 def _of_kind(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
