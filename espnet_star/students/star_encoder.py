@@ -148,9 +148,7 @@ class StarEncoder(AbsEncoder):
                 f"{RECEPTIVE_FIELD} (25 ms at 16 kHz). Drop shorter clips in data preparation"
             )
         if longest > speech.shape[1]:
-            raise StarError(
-                f"lengths must be at most T = {speech.shape[1]} samples, got {longest}"
-            )
+            raise StarError(f"lengths must be at most T = {speech.shape[1]} samples, got {longest}")
         return speech
 
     def forward(
