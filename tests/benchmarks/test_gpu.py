@@ -62,10 +62,11 @@ def test_the_whole_script_on_a_cpu(tmp_path):
     assert list(found) == list(gpu.SECTIONS)
     assert not [section["error"] for section in found.values() if "error" in section]
     assert {row["verdict"] for row in found["correct"]["rows"]} == {"ok"}
-    steps = [row for row in found["step"]["rows"] if "compiled" not in row["mode"]]
+    steps = found["step"]["rows"]
     assert len(steps) == 7 and all(row["audio_rate"] > 0 for row in steps)
     assert all(row["ours_ms"] > 0 < row["stacked_ms"] for row in found["objective"]["rows"])
     assert len(found["inference"]["rows"]) == 4
+    assert [row["outcome"] for row in found["compiled"]["rows"]] == ["skipped: not asked for"] * 2
     assert found["memory"]["notes"] == ["Skipped: needs a GPU."]
     assert content["machine"]["card"] == found["step"]["card"]["card"] == "CPU"
     text = Path(files[3]).read_text(encoding="utf-8")
@@ -170,8 +171,7 @@ def test_out_of_memory_and_a_failed_compilation_are_lines(run, monkeypatch):
 
     assert attempt(run, full) == {"outcome": "out of memory"}
     monkeypatch.setattr(gpu_step, "compile_networks", no_compiler)
-    mode = next(mode for mode in gpu_step.MODES if mode.compiled)
-    (row,) = gpu_step.rows_of(run, mode)
+    (row,) = gpu_step.rows_of(run, gpu_step.COMPILED[0])
     assert row["outcome"] == NOT_COMPILED + "RuntimeError: no C compiler"
 
 
