@@ -40,6 +40,7 @@ SECTIONS = {
         gpu_speed.OBJECTIVE,
         gpu_step.WHEREABOUTS,
         gpu_speed.INFERENCE,
+        gpu_step.COMPILE,
     )
 }
 

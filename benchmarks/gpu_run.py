@@ -25,7 +25,7 @@ from espnet_star.errors import first_line
 Row = dict[str, Any]
 OUT_OF_MEMORY, FAILED, NOT_COMPILED = "out of memory", "failed: ", "not compiled: "
 # What one number may take (s), and how often it is taken at least and at most.
-SAMPLE_SECONDS, LEAST, MOST = 1.0, 3, 30
+SAMPLE_SECONDS, LEAST, MOST = 0.5, 3, 30
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Section:
         title: Its heading.
         columns: As of `harness.table`.
         rows: Makes the rows, one at a time.
-        least: Seconds of the budget below which it is not begun.
+        least: Seconds of the budget below which it is not begun; negative if it takes none.
         notes: Sentences below the table.
         gpu_only: Whether there is nothing to see on a CPU.
     """
@@ -114,7 +114,7 @@ class Report:
                 for row in section.rows(self.run):
                     result["rows"].append(row)
                     self.write()
-                    if self.run.left() <= 0:
+                    if self.run.left() <= 0 <= section.least:
                         result["notes"].append("Stopped here: the time is used up.")
                         break
             except Exception as error:
@@ -129,7 +129,7 @@ class Report:
     def _skipped(self, section: Section) -> str | None:
         if section.gpu_only and not self.run.cuda:
             return "Skipped: needs a GPU."
-        if self.run.left() < section.least:
+        if self.run.left() < section.least and section.least >= 0:
             return f"Skipped: {max(0.0, self.run.left()):.0f} s of the time were left."
         return None
 
@@ -195,7 +195,7 @@ def timed(run: Run, sides: Mapping[str, Callable[[], object]]) -> dict[str, list
         sides: Work by name. Each is warmed up twice.
 
     Returns:
-        At least `LEAST` times of each, fewer than `MOST`, as fit into about a second.
+        At least `LEAST` times of each, fewer than `MOST`, as fit into `SAMPLE_SECONDS`.
     """
     slowest = 0.0
     for work in sides.values():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet_star.errors import unknown_name
+from espnet_star.losses import gram_forms
 from espnet_star.losses.abs_loss import (
     AbsDistillationLoss,
     Stats,
@@ -109,7 +110,7 @@ class TemporalGramLoss(AbsDistillationLoss):
         normalised = self.target_norm == "layer_norm"
         for state in states:
             wide = state if state.dtype == torch.float64 else state.float()
-            if normalised or mask.device.type != "cpu":
+            if normalised or not gram_forms.in_pieces(wide):
                 # where, not a product: whatever stands in padding, NaN included, must go. It
                 # goes first, since a LayerNorm's gradient would spread it; zeros stay zeros.
                 wide = torch.where(mask[..., None], wide, 0.0)

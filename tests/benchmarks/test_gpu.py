@@ -36,7 +36,8 @@ LIGHT = {
     "espnet2.train",
     "espnet2.train.abs_espnet_model",
 }
-SMALL = ["--device", "cpu", "--small", "--no_compile"]
+# However busy the machine is.
+SMALL = ["--device", "cpu", "--small", "--no_compile", "--minutes", "60"]
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_the_whole_script_on_a_cpu(tmp_path):
         "raise SystemExit(code)"
     )
     command = [sys.executable, "-c", program, str(BENCHMARKS), *SMALL, *files]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(json.loads(done.stdout.splitlines()[-1])) <= LIGHT
     content = json.loads(Path(files[1]).read_text(encoding="utf-8"))
@@ -61,10 +62,11 @@ def test_the_whole_script_on_a_cpu(tmp_path):
     assert list(found) == list(gpu.SECTIONS)
     assert not [section["error"] for section in found.values() if "error" in section]
     assert {row["verdict"] for row in found["correct"]["rows"]} == {"ok"}
-    steps = [row for row in found["step"]["rows"] if "compiled" not in row["mode"]]
+    steps = found["step"]["rows"]
     assert len(steps) == 7 and all(row["audio_rate"] > 0 for row in steps)
     assert all(row["ours_ms"] > 0 < row["stacked_ms"] for row in found["objective"]["rows"])
     assert len(found["inference"]["rows"]) == 4
+    assert [row["outcome"] for row in found["compiled"]["rows"]] == ["skipped: not asked for"] * 2
     assert found["memory"]["notes"] == ["Skipped: needs a GPU."]
     assert content["machine"]["card"] == found["step"]["card"]["card"] == "CPU"
     text = Path(files[3]).read_text(encoding="utf-8")
@@ -92,6 +94,12 @@ FAULTS = {
         "teacher",
     ),
 }
+
+
+def test_the_objective_as_a_gpu_computes_it(run, monkeypatch):
+    """The batch as a whole, padding zeroed first; fails if rubbish past an end is read."""
+    monkeypatch.setattr(gram_forms, "in_pieces", lambda _: False)
+    assert {row["verdict"] for row in gpu_correct.objective(run)} == {"ok"}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -163,8 +171,7 @@ def test_out_of_memory_and_a_failed_compilation_are_lines(run, monkeypatch):
 
     assert attempt(run, full) == {"outcome": "out of memory"}
     monkeypatch.setattr(gpu_step, "compile_networks", no_compiler)
-    mode = next(mode for mode in gpu_step.MODES if mode.compiled)
-    (row,) = gpu_step.rows_of(run, mode)
+    (row,) = gpu_step.rows_of(run, gpu_step.COMPILED[0])
     assert row["outcome"] == NOT_COMPILED + "RuntimeError: no C compiler"
 
 
