@@ -10,7 +10,7 @@ __all__ = ["pluralize", "size", "span", "speech"]
 
 def size(count: float) -> str:
     """An amount of bytes, to three digits: ``375 MB``, ``67.8 GB``."""
-    return format_size(float(f"{count:.3g}"))
+    return format_size(round(float(f"{count:.3g}")))
 
 
 def speech(seconds: float) -> str:

@@ -85,7 +85,8 @@ def dealt_batches(
         place: Where the data is, for messages; shape files may be made for the occasion.
     """
     # A file that ESPnet looks for beside the data.
-    categories = Path(options.data_path_and_name_and_type[0][0]).with_name("utt2category")
+    tables = options.data_path_and_name_and_type
+    categories = Path(tables[0][0]).with_name("utt2category") if tables else None
     return deal(
         ranks,
         place,
@@ -98,7 +99,7 @@ def dealt_batches(
         sort_batch=args.sort_batch,
         drop_last=args.drop_last_iter,
         min_batch_size=ranks if ranks > 1 else args.min_batch_size,
-        utt2category_file=str(categories) if categories.exists() else None,
+        utt2category_file=str(categories) if categories and categories.exists() else None,
     )
 
 

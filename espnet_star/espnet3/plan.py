@@ -41,7 +41,7 @@ def plan_of(config: Mapping[str, Any]) -> UpdatePlan | None:
     for path in batches["shape_files"]:
         if not Path(path).is_file():
             raise StarError(f"{path} is missing; run the stage create_dataset")
-    ranks = int(config["num_device"]) * int(config["num_nodes"])
+    ranks = int(config.get("num_device") or 1) * int(config.get("num_nodes") or 1)
     # As ESPnet3 does.
     smallest = {"min_batch_size": ranks} if ranks > 1 else {}
     place = batches["shape_files"][0]
