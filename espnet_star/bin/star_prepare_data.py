@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.data.audio import AudioOptions
+from espnet_star.data.audio import CLIPPED, AudioOptions
 from espnet_star.data.errors import some
 from espnet_star.data.prepare import DETAILS, PrepareOptions, Summary, left_out, prepare
 from espnet_star.units import pluralize, speech
@@ -80,9 +80,16 @@ def report(summary: Summary, dstdir: str) -> None:
         )
         return
     notes = [f"{summary.notes[name]} {name}" for name in TOLD if name in summary.notes]
+    # Clipping is common, and counted above; what else was noted deserves a name here.
+    named = [
+        f"{key} ({told})"
+        for key, told in sorted(summary.details.items())
+        if not told.startswith(CLIPPED)
+    ]
+    if named:
+        notes.append(f"to look at: {some(named, limit=3)}")
     if summary.details:
-        named = (f"{key} ({told})" for key, told in sorted(summary.details.items()))
-        notes.append(f"to look at: {some(named, limit=3)}, see {dstdir}/{DETAILS}")
+        notes[-1] += f", see {dstdir}/{DETAILS}"
     dropped = left_out(summary.skipped)
     if dropped:
         notes.append(f"left out: {dropped}, see {dstdir}/skipped.txt")

@@ -29,7 +29,7 @@ asr_head() {  # asr_head NAME: sets what one head differs in from another
 can_align() {  # can_align CONFIG: with the tokens of the present head
     local bpe=()
     [ "${type}" != bpe ] || bpe=(--bpemodel "${tokens}/bpe.model")
-    star star_check_data --datadir "${raw}/${asr_train}" --need text --ctc_config "$1" "${bpe[@]}"
+    check "${asr_train}" --need text --ctc_config "$1" "${bpe[@]}"
 }
 decoder() {  # decoder WAY: sets the command and options that decode the present head
     # shellcheck disable=SC2206
