@@ -142,8 +142,12 @@ def _blocks(sound: soundfile.SoundFile, limit: int | None = None) -> Iterator[np
 
 @contextmanager
 def _mapped(path: str) -> Iterator[bytes]:
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
-        yield m  # type: ignore[misc]
+    with Path(path).open("rb") as file:
+        try:
+            content: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # some network file systems have no maps
+            content = file.read()
+        yield content
 
 
 def _stamp(source: str) -> Stamp:
@@ -271,8 +275,7 @@ def open_recording(source: str, thorough: bool = True) -> Iterator[Recording]:
         thorough: See `find_streams`.
 
     Raises:
-        Dropped: If it is missing, empty or no audio.
-        OSError: If it cannot be opened.
+        Dropped: If it is missing, empty, unreadable or no audio.
     """
     held = source.endswith("|") or ark_place(source) is not None
     with ExitStack() as stack:
@@ -289,4 +292,6 @@ def open_recording(source: str, thorough: bool = True) -> Iterator[Recording]:
             sounds = [stack.enter_context(_Sound(file)) for file in files]
         except (soundfile.SoundFileError, TypeError) as error:
             raise Dropped("unreadable: " + _reason(error)) from None
+        except OSError as error:
+            raise Dropped(f"unreadable: {error.strerror or error}") from None
         yield Recording(sounds, streams.notes, not held and not streams.pieces)
