@@ -142,8 +142,12 @@ def _blocks(sound: soundfile.SoundFile, limit: int | None = None) -> Iterator[np
 
 @contextmanager
 def _mapped(path: str) -> Iterator[bytes]:
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
-        yield m  # type: ignore[misc]
+    with Path(path).open("rb") as file:
+        try:
+            content: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # some network file systems have no maps
+            content = file.read()
+        yield content
 
 
 def _stamp(source: str) -> Stamp:
@@ -215,6 +219,7 @@ class Recording:
         self.direct = direct and first.format in DIRECT_FORMATS
         self.notes = notes
         self._sounds = sounds
+        self._places = [0] * len(sounds)
 
     @property
     def seconds(self) -> float:
@@ -228,22 +233,27 @@ class Recording:
             Dropped: If they are not all there, or cannot be decoded.
         """
         found, begin = [], 0
-        for sound in self._sounds:
+        for number, sound in enumerate(self._sounds):
             low, high = max(first - begin, 0), min(last - begin, sound.frames)
             if low < high:
-                found += self._read(sound, low, high)
+                found += self._read(number, low, high)
             begin += sound.frames
         return np.concatenate(found) if found else np.zeros((0, self.channels), np.float32)
 
-    def _read(self, sound: soundfile.SoundFile, low: int, high: int) -> list[np.ndarray]:
+    def _read(self, number: int, low: int, high: int) -> list[np.ndarray]:
+        sound, skip = self._sounds[number], low - self._places[number]
         try:
-            if sound.tell() != low:
+            # Some formats, GSM among them, are read from the first sample on only.
+            if skip and soundfile.SoundFile.seekable(sound):
                 # MP3 and Ogg need what comes before: a frame's bits may lie in earlier ones.
-                run_up = 0 if sound.format in DIRECT_FORMATS else min(low, RUN_UP * self.rate)
-                sound.seek(low - run_up)
-                for _ in _blocks(sound, run_up):
-                    pass
+                skip = 0 if sound.format in DIRECT_FORMATS else min(low, RUN_UP * self.rate)
+                sound.seek(low - skip)
+            if skip < 0:
+                raise Dropped("unreadable: its format cannot be read backwards")
+            for _ in _blocks(sound, skip):
+                pass
             blocks = list(_blocks(sound, high - low))
+            self._places[number] = high
         except soundfile.SoundFileError as error:
             raise Dropped("unreadable: " + _reason(error)) from None
         missing = high - low - sum(map(len, blocks))
@@ -265,8 +275,7 @@ def open_recording(source: str, thorough: bool = True) -> Iterator[Recording]:
         thorough: See `find_streams`.
 
     Raises:
-        Dropped: If it is missing, empty or no audio.
-        OSError: If it cannot be opened.
+        Dropped: If it is missing, empty, unreadable or no audio.
     """
     held = source.endswith("|") or ark_place(source) is not None
     with ExitStack() as stack:
@@ -283,4 +292,6 @@ def open_recording(source: str, thorough: bool = True) -> Iterator[Recording]:
             sounds = [stack.enter_context(_Sound(file)) for file in files]
         except (soundfile.SoundFileError, TypeError) as error:
             raise Dropped("unreadable: " + _reason(error)) from None
+        except OSError as error:
+            raise Dropped(f"unreadable: {error.strerror or error}") from None
         yield Recording(sounds, streams.notes, not held and not streams.pieces)

@@ -203,6 +203,21 @@ def _riff(content: bytes) -> _Found:
     return _Found(((place + 4, real),), _longer(held - size, size))
 
 
+def _rf64(content: bytes) -> _Found:
+    """WAV of over 4 GiB, whose sizes of 64 bits stand in a chunk of their own."""
+    place, size = 12, int.from_bytes(content[28:36], "little")
+    while content[place : place + 4] != b"data":
+        place += 8 + _little(content, place + 4) + (_little(content, place + 4) & 1)
+        if place + 8 > len(content):
+            return _Found()
+    held = len(content) - place - 8
+    if content[12:16] != b"ds64" or 0 < size <= held:
+        return _Found()
+    note = _short(held, size, 1) if size else ""
+    sizes = (len(content) - 8).to_bytes(8, "little") + held.to_bytes(8, "little")
+    return _Found(((20, sizes),), note)
+
+
 def _short(held: int, size: int, align: int) -> str:
     lacks = size < UNKNOWN and size - held >= align
     return f"{CUT_SHORT}: {held} of {size} bytes are there" if lacks else ""
@@ -232,4 +247,4 @@ def _is_audio(content: bytes, place: int, least: int) -> bool:
     return place > len(content) + 1
 
 
-_PARSERS = {b"RIFF": _riff, b".snd": _au}
+_PARSERS = {b"RIFF": _riff, b"RF64": _rf64, b".snd": _au}

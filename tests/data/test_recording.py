@@ -62,6 +62,8 @@ def headerless(kind):
         "wav 0": lambda: sized(patched(content, 4, b"\0" * 4), 0),
         "wav -1": lambda: sized(patched(content, 4, b"\xff" * 4), 0xFFFFFFFF),
         "wav sox": lambda: sized(content, 0x7FFFF000),
+        "rf64 0": lambda: patched(content, 20, bytes(16)),
+        "rf64 -1": lambda: patched(content, 20, b"\xff" * 16),
         "au -1": lambda: patched(content, 8, b"\xff" * 4),
         "au 0": lambda: patched(content, 8, b"\0" * 4),
         "w64 0": lambda: sized(content, 0, form="<Q", behind=16),
@@ -72,6 +74,7 @@ def headerless(kind):
 
 
 KINDS = ["flac", "wav 0", "wav -1", "wav sox", "au -1", "au 0", "w64 0", "w64 -1", "caf -1"]
+KINDS += ["rf64 0", "rf64 -1"]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "aiff 0"])
@@ -192,6 +195,18 @@ def test_what_follows_the_samples_is_not_always_audio(tmp_path, tail):
         assert (len(samples), notes, direct) == (16000, (), True)
     samples, notes, _ = read(written(tmp_path, encoded(noise(1), "MP3") + tail))
     assert (len(samples), notes) == (16000, ())
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "MS_ADPCM", "ULAW"])
+def test_codecs_that_cannot_seek(tmp_path, subtype):
+    """Fails if telephone speech is lost to a seek, or its parts begin elsewhere."""
+    content = encoded(noise(1), "WAV", subtype=subtype)
+    for name, data in (("a", content), ("b", sized(content, 0xFFFFFFFF))):
+        path = written(tmp_path, data, name)
+        samples, _, _ = read(path)
+        assert 16000 <= len(samples) < 16500
+        with open_recording(path) as sound:
+            np.testing.assert_allclose(sound.read(4000, 8000)[:, 0], samples[4000:8000], atol=1e-6)
 
 
 def test_joined_files_that_differ_are_dropped(tmp_path):
