@@ -98,6 +98,6 @@ class LayeredParser(config_argparse.ArgumentParser):
             self.set_defaults(**values)
         found, rest = plain(self, args, namespace)
         for name, value in vars(found).items():
-            if isinstance(value, dict | list):
+            if name.endswith("_conf") or name == "losses":
                 setattr(found, name, as_numbers(value))
         return found, rest

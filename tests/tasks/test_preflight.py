@@ -180,6 +180,7 @@ TOKENS = {
     "": "is empty",
     "<blank>\n<unk>\nA\nA\n": "'A' are there twice",
     "<blank>\nA\nB\n": "<unk> is not there",
+    "A\nB\n<unk>\n": "CTC would take the first token, 'A', for its blank",
     None: "cannot be read",
 }
 

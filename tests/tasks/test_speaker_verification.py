@@ -241,3 +241,15 @@ def test_an_excerpt_may_be_the_first_or_the_last():
     found = {int(random_excerpt(np.arange(12), 10)[0]) for _ in range(100)}
     assert found == {0, 1, 2}
     assert random_excerpt(np.arange(3), 10).tolist() == [0, 1, 2]
+
+
+def test_a_clip_without_a_frame_costs_its_own_embedding_alone(
+    trained, tmp_path, make_speech, capsys
+):
+    """Fails if one clip of 25 ms ends the extraction, or is left out without a word."""
+    for key, samples in (("a", 399), ("b", 8000)):
+        soundfile.write(tmp_path / f"{key}.wav", make_speech(1, samples), 16000)
+    (tmp_path / "wav.scp").write_text("".join(f"{k} {tmp_path}/{k}.wav\n" for k in "ab"))
+    embed(tmp_path, trained, tmp_path / "out")
+    assert "1 utterances are too short for an embedding: a" in capsys.readouterr().out
+    assert (tmp_path / "out" / "embed.scp").read_text().startswith("b ")

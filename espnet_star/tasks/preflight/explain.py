@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from espnet_star.mismatch import other_model
 from espnet_star.tasks.preflight.recordings import reason
 
 WORKER = "DataLoader worker"
-UNEXPECTED = re.compile(r"(?:(\w+)(?:\.__init__)?\(\) )?got an unexpected keyword argument '(\w+)'")
-MISSING = re.compile(r"(\w+)(?:\.__init__)?\(\) missing \d+ required .*argument.*?'(\w+)'")
+UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+MISSING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required .*argument.*?'(\w+)'")
 WRONG_KIND = re.compile(r'argument "(\w+)" \((.+)\) (.*is not.*)')
 # How torch reports that a file could not be written to its end.
 CUT_SHORT = re.compile(r"unexpected pos|PytorchStreamWriter|inline_container.*write", re.S)
@@ -41,6 +42,8 @@ def explain(error: BaseException, args: argparse.Namespace) -> StarError | None:
         return _not_written(args)
     if isinstance(error, RuntimeError) and getattr(args, "init_param", None):
         return other_model(f"--init_param {' '.join(map(str, args.init_param))}", error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _not_written(args)
     if isinstance(error, OSError):
         return file_error(error)
     if isinstance(error, TypeError) or type(error).__name__ == "TypeCheckError":
@@ -93,7 +96,7 @@ def _not_written(args: argparse.Namespace) -> StarError:
     place = Path(args.output_dir)
     free = shutil.disk_usage(place).free / 1e9
     return StarError(
-        f"{place}: a checkpoint could not be written to its end; {free:.2f} GB are free there: "
+        f"{place}: a file could not be written to its end; {free:.2f} GB are free there: "
         "make room, or give a quota more, and run the same command again to go on from the last "
         "whole one"
     )
@@ -101,36 +104,37 @@ def _not_written(args: argparse.Namespace) -> StarError:
 
 def _argument(text: str, args: argparse.Namespace) -> StarError | None:
     """An argument of a class that the configuration sets, or leaves out."""
-    found = UNEXPECTED.search(text)
-    if found is not None:
-        owner = _owner(args, found[2])
-        what = f" ({found[1]})" if found[1] else ""
-        return owner and StarError(
-            f"unknown key {found[2]!r} of {owner}{what}; --print_config true lists the keys"
-        )
-    found = MISSING.search(text)
-    if found is not None:
+    if (found := UNEXPECTED.search(text)) is not None:
+        for option, _ in _values_of(args, found[2]):
+            return StarError(
+                f"unknown key {found[2]!r} of {option} ({found[1]}); --print_config lists the keys"
+            )
+    elif (found := MISSING.search(text)) is not None:
         return StarError(f"{found[1]} needs {found[2]}, which its configuration does not give")
-    found = WRONG_KIND.search(text)
-    if found is not None:
-        owner = _owner(args, found[1])
-        return owner and StarError(
-            f"{owner}: {found[1]} has the wrong kind ({found[2]} {found[3]})"
-        )
+    elif (found := WRONG_KIND.search(text)) is not None:
+        for option, value in _values_of(args, found[1]):
+            # Arguments of ESPnet's own may be called as an option is.
+            if type(value).__name__ == found[2]:
+                return StarError(f"{option}: {found[1]} is {value!r}; it {found[3]}")
     return None
 
 
-def _owner(args: argparse.Namespace, key: str) -> Any:
-    """Option that sets a key; None where none does."""
-    if key in vars(args):
-        return f"--{key}"
-    for name, conf in vars(args).items():
-        if name.endswith("_conf") and _holds(conf, key):
-            return name
-    return None
+def _values_of(args: argparse.Namespace, key: str) -> Iterator[tuple[str, Any]]:
+    """Options that set a key, or hold it, with its value."""
+    for name, value in vars(args).items():
+        if name == key:
+            yield f"--{name}", value
+        elif name.endswith("_conf"):
+            for found in _find(value, key):
+                yield name, found
 
 
-def _holds(conf: Any, key: str) -> bool:
+def _find(conf: Any, key: str) -> Iterator[Any]:
+    """Values of a key, at any depth."""
     if isinstance(conf, Mapping):
-        return key in conf or any(_holds(part, key) for part in conf.values())
-    return isinstance(conf, list) and any(_holds(part, key) for part in conf)
+        if key in conf:
+            yield conf[key]
+        conf = list(conf.values())
+    if isinstance(conf, list):
+        for part in conf:
+            yield from _find(part, key)

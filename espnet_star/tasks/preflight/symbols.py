@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,8 +15,6 @@ from espnet_star.tasks.preflight.lists import DataList
 UNKNOWN = "<unk>"
 # Types whose tokens ESPnet turns into numbers by the token list.
 LISTED = ("bpe", "char", "word", "phn")
-
-logger = logging.getLogger(__name__)
 
 
 def check_tokens(args: argparse.Namespace) -> list[str] | None:
@@ -40,23 +38,34 @@ def check_tokens(args: argparse.Namespace) -> list[str] | None:
     if not tokens:
         raise StarError(f"{name} is empty; expected a token a line, {UNKNOWN} among them")
     if getattr(args, "use_preprocessor", False) and kind in LISTED:
-        twice = (
-            sorted({token for token in tokens if tokens.count(token) > 1})
-            if len(set(tokens)) < len(tokens)
-            else []
-        )
+        twice = [token for token, count in Counter(tokens).items() if count > 1]
         if twice:
             raise StarError(f"{name}: {some(map(repr, twice))} are there twice; keep one of them")
         if UNKNOWN not in tokens:
             raise StarError(f"{name}: {UNKNOWN} is not there; ESPnet needs it, add a line with it")
-    model = getattr(args, "bpemodel", None)
-    used = getattr(args, "use_preprocessor", False)
-    if used and kind == "bpe" and not (isinstance(model, str) and Path(model).is_file()):
+        _check_blank(args, name, tokens)
+        _check_pieces(kind, getattr(args, "bpemodel", None))
+    return tokens
+
+
+def _check_blank(args: argparse.Namespace, name: str, tokens: Sequence[str]) -> None:
+    """ESPnet takes the first token for CTC's blank in silence where there is none."""
+    conf = getattr(args, "model_conf", None) or {}
+    blank = conf.get("sym_blank", "<blank>")
+    used = hasattr(args, "ctc_conf") and conf.get("ctc_weight") != 0.0
+    if used and blank not in tokens and not tokens[0].startswith("<"):
+        raise StarError(
+            f"{name}: {blank} is not there, so that CTC would take the first token, {tokens[0]!r}, "
+            f"for its blank and never say it; make {blank} the first line"
+        )
+
+
+def _check_pieces(kind: str, model: object) -> None:
+    if kind == "bpe" and not (isinstance(model, str) and Path(model).is_file()):
         raise StarError(
             f"--bpemodel {model}: no such file; --token_type bpe needs the model that the token "
             "list was made with (star_tokens, or spm_train)"
         )
-    return tokens
 
 
 def _read_tokens(path: str) -> list[str]:
