@@ -190,7 +190,9 @@ def whereabouts(run: Run) -> Iterator[Row]:
         run.wait()
         wall = time.perf_counter() - begin
     own = "self_device_time_total" if run.cuda else "self_cpu_time_total"
-    events = [e for e in seen.key_averages() if not run.cuda or e.device_type.name == "CUDA"]
+    # Without the names of parts of the program, which the GPU's time is filed under once more.
+    events = [e for e in seen.key_averages() if not getattr(e, "is_user_annotation", False)]
+    events = [e for e in events if not run.cuda or e.device_type.name == "CUDA"]
     busy = sum(getattr(event, own) for event in events) / 1e6
     count = sum(event.count for event in events)
     summary = {"what": "whole step, the profiler on", "calls": count, "ms": wall * 1e3}
