@@ -43,7 +43,8 @@ def test_the_stages_of_asr_sh(data_directory, tiny_student, tmp_path, monkeypatc
     assert (out / "stdin").read_text() == "from stdin\n"
     assert (out / "code").read_text() == "code\n"
     assert (out / "file").read_text() == "file\n3\n"
-    assert (out / "tokens").read_text().split() == ["<blank>", "<unk>", "A", "B", "<sos/eos>"]
+    first, second, *letters, last = (out / "tokens").read_text().split()
+    assert (first, second, {*letters}, last) == ("<blank>", "<unk>", {"A", "B"}, "<sos/eos>")
     assert (out / "stats" / "train" / "feats_stats.npz").is_file()
 
     # Scores: the lines of stock ESPnet, each beside its own utterance.
@@ -68,7 +69,7 @@ def test_the_stages_of_asr_sh(data_directory, tiny_student, tmp_path, monkeypatc
     assert "--frontend {" in shown.stdout, shown.stderr
 
     # The pack tells whom it needs; ours takes the model that asr.sh decodes with.
-    assert (out / "packed").read_text() == "Generate: asr.zip\n"
+    assert (out / "packed").read_text().endswith("Generate: asr.zip\n")
     with zipfile.ZipFile(out / "asr.zip") as pack:
         config = yaml.safe_load(pack.read("exp/config.yaml"))
     assert "pip install espnet_star" in config["espnet_star"]

@@ -126,7 +126,8 @@ def test_lightning(data_directory, tiny_student, tmp_path):
     options = [*cls_options(data_directory, tmp_path / "exp"), "--task", "cls"]
     options += ["--frontend", "star", "--frontend_conf", f"upstream={tmp_path}/student"]
     options += ["--encoder", "linear", "--encoder_conf", "output_size=8"]
-    # ESPnet's Lightning fails without a scheduler.
+    # ESPnet's Lightning fails without a logger, and without a scheduler.
+    options += ["--use_tensorboard", "true"]
     options += ["--scheduler", "warmuplr", "--scheduler_conf", "warmup_steps=5"]
     values = ["accelerator=cpu", "devices=1", "max_epochs=1", "log_every_n_steps=1"]
     values += ["strategy_conf.process_group_backend=gloo"]
