@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
 done
 
 opts=(--expdir exp --dumpdir dump --results results
-    --distill_hours 0.7 --asr_hours 0.5 --sid_hours 0.3)
+    --distill_hours 0.7 --asr_hours 0.5 --sid_hours 0.5)
 cache=exp/cache
 if [ "${long}" = true ]; then
     opts=(--expdir exp_long --dumpdir dump_long --results results_long
