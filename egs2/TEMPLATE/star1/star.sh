@@ -56,6 +56,7 @@ valid_hours=          # The same for the distillation's valid set.
 asr_hours=
 sid_hours=
 channel_seed=         # Also identify speakers behind a random channel drawn from this seed.
+distill_channel_seed=  # Distil on speech behind such a channel, drawn from this seed.
 
 # Distillation
 teacher=              # Hub name or directory, ESPnet experiment or pack, fairseq .pt, s3prl:NAME.
@@ -201,7 +202,8 @@ if ! "${skip_data_prep}"; then
     if in_range 2; then
         log "Stage 2: audio at 16 kHz, mono"
         if ! "${ready}"; then
-            [ -z "${train_set}" ] || prepare "${train_set}" "${distill_hours}"
+            [ -z "${train_set}" ] || prepare "${train_set}" "${distill_hours}" "" \
+                ${distill_channel_seed:+--channel_seed "${distill_channel_seed}"}
             prepare "${valid_set}" "${valid_hours}"
             ! "${shards}" || star star_shards --datadir "${raw}/${train_set}" --outdir "${shard_dir}" --nj "${nj}"
         fi
