@@ -75,7 +75,6 @@ if ! "${skip_train}"; then
         log "Stage 6: averaged student to Hugging Face format"
         star star_export --expdir "${star_exp}" --outdir "${student}" --force true \
             ${inference_model:+--model_file "${inference_model}"}
-        star star_export --expdir "${star_exp}" --outdir "${undistilled}" --force true \
-            --random_init true --speed false ${inference_model:+--model_file "${inference_model}"}
+        star star_export --student "${student}" --outdir "${undistilled}" --force true --random_init true
     fi
 fi
