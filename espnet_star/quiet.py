@@ -87,6 +87,20 @@ def quieten_imports() -> None:
 
 
 @contextlib.contextmanager
+def logging_left_alone() -> Iterator[None]:
+    """Leave it to ESPnet to set logging up, whatever is logged in the ``with`` block.
+
+    ``logging.info`` sets it up where nobody has, at the level of warnings, and ESPnet's own
+    ``basicConfig`` then does nothing: a log without epochs.
+    """
+    handlers = list(logging.root.handlers)
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+
+
+@contextlib.contextmanager
 def without_weight_bars() -> Iterator[None]:
     """No progress bar while Transformers reads weights; those of downloads stay."""
     import huggingface_hub.utils as hub

@@ -110,3 +110,11 @@ def test_a_command_says_nothing_but_its_own_lines(
     assert (done.returncode, done.stderr) == (0, "")
     heads = [line.split(":")[0].split()[0] for line in done.stdout.splitlines()]
     assert heads == ["train", "valid", "Teacher", "Student", "updates", "needs"]
+
+
+def test_what_is_logged_early_does_not_set_logging_up(monkeypatch):
+    """ESPnet's tasks log while they are asked for their data: a run's log had no epochs then."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with quiet.logging_left_alone():
+        logging.info("said too early")
+    assert logging.root.handlers == []

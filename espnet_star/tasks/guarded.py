@@ -13,6 +13,7 @@ from espnet2.utils.config_argparse import ArgumentParser
 
 from espnet_star.heartbeat import Heartbeat
 from espnet_star.mismatch import OtherModel
+from espnet_star.quiet import logging_left_alone
 from espnet_star.run_lock import exclusive
 from espnet_star.tasks.layered_config import LayeredParser
 from espnet_star.tasks.preflight import check_training
@@ -47,7 +48,8 @@ class Guarded:
         if args is None:
             args = parser.parse_args(cmd)
         if not args.print_config:
-            check_training(cls, args, parser)
+            with logging_left_alone():
+                check_training(cls, args, parser)
         super().main(args=args, cmd=cmd)  # type: ignore[misc]
 
     @classmethod

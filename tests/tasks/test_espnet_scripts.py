@@ -58,7 +58,8 @@ def test_the_stages_of_asr_sh(data_directory, tiny_student, tmp_path, monkeypatc
         expected = [f"{word}\t{name}" for word, name in zip(words, names, strict=True)]
         assert (out / "score" / f"{side}.trn").read_text().splitlines() == expected
 
-    # The log names a command that a shell takes, and no file of ours.
+    # The log has its epochs, names a command that a shell takes, and no file of ours.
+    assert "1epoch results" in log.read_text()
     command = log.read_text().splitlines()
     pasted = next(line for line in command if "asr_train" in line and not line.startswith("#"))
     assert "espnet_tool" not in pasted

@@ -13,6 +13,7 @@ from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_table
 from espnet_star.errors import StarError, first_line
 from espnet_star.mismatch import other_model
+from espnet_star.quiet import logging_left_alone
 from espnet_star.tasks.layered_config import LayeredParser
 from espnet_star.tasks.preflight.explain import explain
 from espnet_star.tasks.preflight.lists import ARK, check_order, read_lists
@@ -37,7 +38,8 @@ def run_decoding(module: Any, cmd: Sequence[str] | None) -> None:
     parser = module.get_parser()
     parser.__class__ = LayeredParser
     args = parser.parse_args(cmd)
-    check_decoding(args)
+    with logging_left_alone():
+        check_decoding(args)
     explained(args, lambda: module.main(cmd))
 
 
