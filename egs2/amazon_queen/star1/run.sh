@@ -18,11 +18,11 @@ while [ $# -gt 0 ]; do
 done
 
 opts=(--expdir exp --dumpdir dump --results results
-    --distill_hours 0.7 --asr_hours 0.5 --sid_hours 0.5)
+    --distill_hours 0.7 --asr_hours 0.8 --sid_hours 0.5)
 cache=exp/cache
 if [ "${long}" = true ]; then
     opts=(--expdir exp_long --dumpdir dump_long --results results_long
-        --distill_hours 1.1 --asr_hours 0.8 --sid_hours 0.5 --star_config conf/train_star_long.yaml)
+        --distill_hours 2.0 --asr_hours 1.3 --sid_hours 0.9 --star_config conf/train_star_long.yaml)
     cache=exp_long/cache
 fi
 
