@@ -18,7 +18,7 @@ BIN = $(VENV)/bin
 DEMO = egs2/amazon_queen/star1
 SHELL = bash
 
-.PHONY: help install install-all demo rehearse test test-core lint docs clean
+.PHONY: help install install-all demo rehearse test lint docs clean
 
 help:
 	@echo "make demo          set up, distil Whisper base on real speech, ASR, SID, result table, report"
@@ -71,12 +71,6 @@ rehearse-%: install-all
 
 test: install-all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests
-
-# What needs no optional dependency, in the environment of the demo: for a Python to come.
-test-core: install
-	$(BIN)/python -m pip install -q pytest pytest-xdist
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal \
-		tests/losses tests/students tests/teachers tests/tasks/test_star_task.py tests/test_*.py
 
 lint: install-all
 	$(BIN)/ruff check .

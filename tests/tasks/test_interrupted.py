@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from star_runs import distillation, training
@@ -31,6 +32,8 @@ def test_workers_do_not_turn_it_into_a_crash(
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # Whoever runs the tests in the background has it ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     try:
@@ -42,8 +45,8 @@ def test_workers_do_not_turn_it_into_a_crash(
         assert started.poll() is None, "".join(seen)[-3000:]
         time.sleep(0.3)
         os.killpg(started.pid, signal.SIGINT)
-        rest = started.stderr.read()
-        code = started.wait(60)
+        _, rest = started.communicate(timeout=120)
+        code = started.returncode
     finally:
         if started.poll() is None:
             os.killpg(started.pid, signal.SIGKILL)
