@@ -138,7 +138,8 @@ def espnet_classes() -> Iterator[tuple[str, str, type, list[str]]]:
             if isinstance(choices, ClassChoices):
                 for name, cls in choices.classes.items():
                     if cls is not None and cls.__module__.startswith("espnet_star."):
-                        entry = found.setdefault((choices.name, name), (cls, []))
+                        # enh_s2t calls the parts of its two tasks asr_encoder, diar_frontend.
+                        entry = found.setdefault((choices.name.split("_")[-1], name), (cls, []))
                         if task not in entry[1]:
                             entry[1].append(task)
     for (kind, name), (cls, tasks) in found.items():
