@@ -247,8 +247,7 @@ def peak(run: Run, work: Callable[[], object]) -> Row:
     work()
     run.wait()
     top, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-    gib = 2**30
-    return {"peak_gib": top / gib, "reserved_gib": reserved / gib, "added_gib": (top - held) / gib}
+    return {"peak_gib": top / GIB, "reserved_gib": reserved / GIB, "added_gib": (top - held) / GIB}
 
 
 def attempt(run: Run, work: Callable[[], Row], otherwise: str = FAILED) -> Row:

@@ -14,10 +14,10 @@ from typing import Any
 
 import gpu_models as models
 import torch
-from gpu_run import FAILED, NOT_COMPILED, Row, Run, Section, attempt, free, peak, precision, timed
+from gpu_run import FAILED, GIB, NOT_COMPILED, Row, Run, Section, attempt, free, peak, precision, timed
 from torch.profiler import ProfilerActivity, profile
 
-from espnet_star.analysis.training_cost import GIB, memory_of_a_rank
+from espnet_star.analysis.training_cost import memory_of_a_rank
 from espnet_star.outputs import SAMPLE_RATE
 
 SECONDS = (60, 180, 360)

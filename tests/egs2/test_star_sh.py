@@ -62,7 +62,7 @@ def recipe(tmp_path):
     """A finished recipe whose Python writes down what it is asked to do."""
     for name in ("star.sh", "path.sh", "parse_options.sh", "stages"):
         (tmp_path / name).symlink_to(TEMPLATE / name)
-    for name in ("asr_student", "asr_logmel", "sid_student", "sid_student_channel"):
+    for name in ("asr_student", "asr_logmel", "sid_student", "sid_logmel"):
         (tmp_path / "exp" / name).mkdir(parents=True)
         (tmp_path / "exp" / name / "config.yaml").touch()
     (tmp_path / "results").mkdir()
@@ -85,7 +85,7 @@ def recipe(tmp_path):
 
 def test_report_of_every_head_with_layers(recipe):
     """Fails if a head is left out of the report, or one is named that does not exist."""
-    heads = ["exp/asr_student", "exp/sid_student", "exp/sid_student_channel"]
+    heads = ["exp/asr_student", "exp/sid_student"]
     results = ["--results", "results/results.json", "--outdir", "results/report"]
     expected = ["star_report", "exp/train_star", "--heads", *heads, *results, "--force", "true"]
     assert recipe("--stage", "15", "--stop_stage", "15") == [expected]

@@ -73,7 +73,7 @@ def trained(tiny_options, data_directory, tmp_path_factory):
 
 
 def asr_files(exp):
-    model = {"asr_model_file": exp / "valid.loss.best.pth"}
+    model = {"asr_model_file": exp / "valid.acc.ave.pth"}  # what star_pack takes by itself
     return {"asr_train_config": exp / "config.yaml"} | model
 
 

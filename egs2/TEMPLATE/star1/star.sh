@@ -55,8 +55,8 @@ distill_hours=        # Use a random subset of at most so many hours; empty: all
 valid_hours=          # The same for the distillation's valid set.
 asr_hours=
 sid_hours=
-channel_seed=         # Also identify speakers behind a random channel drawn from this seed.
-distill_channel_seed=  # Distil on speech behind such a channel, drawn from this seed.
+head_valid_hours=     # For the valid sets of recognition and speaker identification.
+channel_seed=         # Also identify speakers of the test set behind random channels from this seed.
 
 # Distillation
 teacher=              # Hub name or directory, ESPnet experiment or pack, fairseq .pt, s3prl:NAME.
@@ -70,6 +70,7 @@ inference_model=      # Model to export; the averaged best by default.
 systems="teacher student undistilled logmel logmel_raw"  # What to compare.
 normalize_states=true  # Layer-normalise each state before the weighted sum; SUPERB does not.
 logmel_conf="n_fft=512 win_length=400 hop_length=320 n_mels=80"  # 50 frames/s, as the student.
+asr_systems=          # Of "systems", those to compare in recognition; all but logmel_raw by default.
 asr_config=conf/train_asr.yaml
 asr_args=
 token_type=bpe        # SentencePiece, or char.
@@ -86,7 +87,7 @@ finetune_token_type=bpe
 finetune_vocab_size=300
 finetune_decode_args="--ctc_weight 1.0 --beam_size 1"
 finetune_model=valid.loss.best.pth
-sid_systems=          # Compare these in speaker identification; "systems" by default.
+sid_systems=          # Of "systems", those to compare in speaker identification; all by default.
 sid_config=conf/train_sid.yaml
 sid_args=
 sv_config=conf/train_sv.yaml  # Heads of train_sv_TAG.yaml are exp/sv_SYSTEM_TAG.
@@ -168,13 +169,12 @@ if "${shards}"; then
     "${check_only}" && [ ! -f "${shard_dir}/shards.json" ] || train_shards=${shard_dir}
 fi
 
+[ -n "${asr_systems}" ] || asr_systems=${systems/logmel_raw/}
 [ -n "${sid_systems}" ] || sid_systems=${systems}
-for system in ${systems} ${sid_systems}; do frontend "${system}" > /dev/null; done  # All known?
-for system in ${sid_systems}; do
-    [[ " ${systems} " == *" ${system} "* ]] || fail "--sid_systems has ${system}, which is not among --systems"
+for system in ${systems} ${asr_systems} ${sid_systems}; do frontend "${system}" > /dev/null; done  # All known?
+for system in ${asr_systems} ${sid_systems}; do
+    [[ " ${systems} " == *" ${system} "* ]] || fail "${system} of --asr_systems or --sid_systems is not among --systems"
 done
-# shellcheck disable=SC2206
-asr_systems=(${systems/logmel_raw/})
 # shellcheck disable=SC2206
 asr_tests=(${asr_test})
 if [ -n "${lm_file}" ]; then
@@ -188,10 +188,6 @@ columns=("")
 [ -z "${channel_seed}" ] || columns+=("_channel")
 sv_tag=$(basename "${sv_config}" .yaml)  # train_sv.yaml: "", train_sv_TAG.yaml or TAG.yaml: _TAG
 [[ ${sv_tag} == train_sv* ]] && sv_tag=${sv_tag#train_sv} || sv_tag=_${sv_tag}
-sid_heads=()  # SYSTEM, then SYSTEM_channel, of each system.
-for column in "${columns[@]}"; do
-    for system in ${sid_systems}; do sid_heads+=("${system}${column}"); done
-done
 
 if ! "${skip_data_prep}"; then
     if in_range 1; then
@@ -202,22 +198,21 @@ if ! "${skip_data_prep}"; then
     if in_range 2; then
         log "Stage 2: audio at 16 kHz, mono"
         if ! "${ready}"; then
-            [ -z "${train_set}" ] || prepare "${train_set}" "${distill_hours}" "" \
-                ${distill_channel_seed:+--channel_seed "${distill_channel_seed}"}
+            [ -z "${train_set}" ] || prepare "${train_set}" "${distill_hours}"
             prepare "${valid_set}" "${valid_hours}"
             ! "${shards}" || star star_shards --datadir "${raw}/${train_set}" --outdir "${shard_dir}" --nj "${nj}"
         fi
         if [ -n "${asr_train}" ]; then
             prepare "${asr_train}" "${asr_hours}"
-            for set in "${asr_valid}" "${asr_tests[@]}"; do prepare "${set}" ""; done
+            prepare "${asr_valid}" "${head_valid_hours}"
+            for set in "${asr_tests[@]}"; do prepare "${set}" ""; done
         fi
         longest=(${speaker_max_duration:+--max_duration "${speaker_max_duration}"})
         if [ -n "${sid_train}" ]; then
+            prepare "${sid_train}" "${sid_hours}" "" "${longest[@]}"
+            prepare "${sid_valid}" "${head_valid_hours}" "" "${longest[@]}"
             for column in "${columns[@]}"; do
-                channel=(${column:+--channel_seed "${channel_seed}"} "${longest[@]}")
-                prepare "${sid_train}" "${sid_hours}" "${column}" "${channel[@]}"
-                prepare "${sid_valid}" "" "${column}" "${channel[@]}"
-                prepare "${sid_test}" "" "${column}" "${channel[@]}"
+                prepare "${sid_test}" "" "${column}" ${column:+--channel_seed "${channel_seed}"} "${longest[@]}"
             done
         fi
         if [ -n "${sv_train}" ]; then

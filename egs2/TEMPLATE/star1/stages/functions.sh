@@ -52,12 +52,6 @@ frontend() {  # frontend SYSTEM: the options that tell one system from another
     for pair in ${conf}; do echo "--frontend_conf ${pair}"; done
 }
 
-sid_head() {  # sid_head SYSTEM[_channel]: sets system, column and dir
-    system=${1%_channel}
-    column=${1#"${system}"}
-    dir=${expdir}/sid_$1
-}
-
 score() {  # score NAME TASK DIR REF HYP [FILE]: one line of output, all of it in DIR/score.json
     echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/${6:-score.json}" | sed -n 1p)"
 }

@@ -9,8 +9,8 @@ if in_range 14; then
         # shellcheck disable=SC2207
         metrics=($(asr_metrics "${system}"))
         for column in "${columns[@]}"; do
-            [ ! -f "${expdir}/sid_${system}${column}/score.json" ] || metrics+=(
-                "sid_acc${column}=${expdir}/sid_${system}${column}/score.json#accuracy")
+            file=${expdir}/sid_${system}/score${column}.json
+            [ ! -f "${file}" ] || metrics+=("sid_acc${column}=${file}#accuracy")
         done
         suffix=  # The first list has the plain names.
         for list in ${sv_trials}; do
@@ -48,11 +48,11 @@ fi
 if in_range 15 && ! "${skip_report}" && ! "${ready}"; then
     log "Stage 15: report"
     heads=()
-    sv_dirs=("${asr_systems[@]/#/${expdir}/sv_}")
-    for dir in "${asr_systems[@]/#/${expdir}/asr_}" "${sid_heads[@]/#/${expdir}/sid_}" \
-        "${sv_dirs[@]/%/${sv_tag}}"; do
-        # A log-mel has no layers to look at.
-        [[ ${dir} == *_logmel* ]] || [ ! -f "${dir}/config.yaml" ] || heads+=("${dir}")
+    for system in ${systems}; do
+        [[ ${system} != logmel* ]] || continue  # has no layers to look at
+        for dir in "${expdir}"/{"asr_${system}","sid_${system}","sv_${system}${sv_tag}"}; do
+            [ ! -f "${dir}/config.yaml" ] || heads+=("${dir}")
+        done
     done
     star star_report "${star_exp}" ${heads[0]:+--heads "${heads[@]}"} \
         --results "${results}/results.json" --outdir "${results}/report" --force true
