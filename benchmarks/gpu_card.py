@@ -10,6 +10,7 @@ import torch
 from espnet_star.analysis.training_cost import Gpu, gpu_of_card
 
 Row = dict[str, Any]
+GIB = 2**30
 
 
 def card_facts(cuda: bool) -> Row:
@@ -18,7 +19,7 @@ def card_facts(cuda: bool) -> Row:
         return {"card": "CPU"}
     facts: Row = {
         "card": torch.cuda.get_device_name(),
-        "card_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
+        "card_gib": torch.cuda.get_device_properties(0).total_memory / GIB,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_card import card_facts, describe
+from gpu_card import GIB, card_facts, describe
 from harness import table
 
 from espnet_star.analysis.machine import machine_facts

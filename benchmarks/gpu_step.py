@@ -14,7 +14,8 @@ from typing import Any
 
 import gpu_models as models
 import torch
-from gpu_run import FAILED, GIB, NOT_COMPILED, Row, Run, Section, attempt, free, peak, precision, timed
+from gpu_card import GIB
+from gpu_run import FAILED, NOT_COMPILED, Row, Run, Section, attempt, free, peak, precision, timed
 from torch.profiler import ProfilerActivity, profile
 
 from espnet_star.analysis.training_cost import memory_of_a_rank
