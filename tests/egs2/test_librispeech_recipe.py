@@ -141,11 +141,11 @@ def test_heads_are_trained_as_configured(recipe):
         for words in tool(calls, "star_tokens")
     }
     assert tokens == {"exp/starhubert/tokens_char": "char", "exp/starhubert/tokens_finetune": "bpe"}
-    assert [name for name, _, _ in jobs] == ["teacher", "student", "finetuned"]
+    assert [name for name, _, _ in jobs] == ["asr_teacher", "asr_student", "asr_finetuned"]
     upstream = "upstream=exp/starhubert/train_starhubert/student"
     for name, log, words in jobs:
         assert words[0] == "asr_train" and log == "train"
-        assert value(words, "--output_dir") == f"exp/starhubert/asr_{name}"
+        assert value(words, "--output_dir") == f"exp/starhubert/{name}"
         assert value(words, "--multiprocessing_distributed") == "true"
         assert "dump/raw/dev_clean/text,text,text" in words
     frozen, tuned = jobs[1][2], jobs[2][2]
@@ -161,10 +161,10 @@ def test_heads_are_trained_as_configured(recipe):
 
 def test_every_set_is_decoded_by_every_head(recipe):
     """Fails if a set is decoded into another's folder, or BPE through words of characters."""
-    calls, jobs = recipe("--stage", "9", "--stop_stage", "9", "--lm", "true")
+    calls, jobs = recipe("--stage", "10", "--stop_stage", "10", "--lm", "true")
     assert len({log for _, log, _ in jobs}) == 8 and len(jobs) == 20
     by_name = {name: words for name, _, words in jobs}
-    plain, search = by_name["student_test_other"], by_name["student_lm_test_other"]
+    plain, search = by_name["asr_student_test_other"], by_name["asr_student_lm_test_other"]
     assert plain[0] == search[0] == "star_lm_decode"
     folder = "exp/starhubert/asr_student"
     assert value(plain, "--asr_model_file") == f"{folder}/valid.cer_ctc.best.pth"
@@ -172,9 +172,9 @@ def test_every_set_is_decoded_by_every_head(recipe):
     assert value(search, "--output_dir") == f"{folder}/test_other_lm"
     assert value(search, "--lm_file") == "downloads/lm/4-gram.arpa.gz"
     assert value(search, "--lexicon") == "downloads/lm/librispeech-vocab.txt"
-    tuned = by_name["finetuned_dev_other"]
+    tuned = by_name["asr_finetuned_dev_other"]
     assert value(tuned, "--asr_model_file").endswith("asr_finetuned/valid.cer_ctc.ave.pth")
-    assert not [name for name in by_name if name.startswith("finetuned_lm")]
+    assert not [name for name in by_name if name.startswith("asr_finetuned_lm")]
     scored = {value(words, "--hyp"): value(words, "--out") for words in tool(calls, "star_score")}
     assert len(scored) == 20
     hypothesis = f"{folder}/test_other_lm/1best_recog/text"

@@ -10,8 +10,8 @@ stage=1               # Processing starts from this stage.
 stop_stage=17         # Processing stops after this stage; "check": tell what it will take, no more.
 skip_data_prep=false  # Skip stages 1 to 3.
 skip_train=false      # Skip stages 4 to 6 (distillation and export).
-skip_asr=false        # Skip stages 7 to 9.
-skip_sid=false        # Skip stages 10 and 11.
+skip_asr=false        # Skip stages 7, 8 and 10.
+skip_sid=false        # Skip stages 9 and 11.
 skip_sv=false         # Skip stages 12 and 13.
 skip_report=false     # Skip stage 15.
 skip_packing=false    # Skip stage 16.
@@ -106,7 +106,7 @@ help_message=$(cat << EOH
 Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_PATH [options]
 
 Stages: 1 local/data.sh, 2 audio to 16 kHz mono, 3 check, 4 plan and teacher, 5 distil, 6 export,
-        7 ASR tokens, 8 ASR training, 9 ASR decoding and scoring, 10 SID training,
+        7 ASR tokens, 8 ASR training, 9 SID training, 10 ASR decoding and scoring,
         11 SID inference and scoring, 12 speaker verification (SV) training, 13 SV embeddings,
         scoring of trials, 14 result table, 15 report, 16 packs of the student and
         the models on it, 17 upload to the Hugging Face hub (--skip_upload false --hf_repo NAME)
@@ -249,8 +249,29 @@ fi
 
 . ./stages/distil.sh   # Stages 4 to 6.
 . ./stages/ready.sh    # Stage 6 with --student.
-. ./stages/asr.sh      # Stages 7 to 9.
-. ./stages/sid.sh      # Stages 10 and 11.
+. ./stages/asr.sh
+. ./stages/sid.sh
+
+# Stages 7 to 9, then 10 and 11: the jobs of both tasks run side by side.
+asr=false
+sid=false
+[ -z "${asr_train}" ] || "${skip_asr}" || asr=true
+[ -z "${sid_train}" ] || "${skip_sid}" || sid=true
+! "${asr}" || asr_training
+! "${sid}" || sid_training
+run_jobs "training of heads"
+if "${asr}" && in_range 10; then
+    log "Stage 10: ASR decoding and scoring of ${asr_test}"
+    asr_each asr_decode
+fi
+if "${sid}" && in_range 11; then
+    log "Stage 11: SID inference and scoring of ${sid_test}"
+    sid_each sid_infer
+fi
+run_jobs "decoding"
+! { "${asr}" && in_range 10; } || asr_each asr_score
+! { "${sid}" && in_range 11; } || sid_each sid_score
+
 . ./stages/sv.sh       # Stages 12 and 13.
 . ./stages/results.sh  # Stages 14 and 15.
 . ./stages/pack.sh     # Stages 16 and 17.

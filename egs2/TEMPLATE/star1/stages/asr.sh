@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by star.sh, whose variables and functions it uses: stages 7 to 9.
+# Sourced by star.sh, whose variables and functions it uses: stages 7, 8 and 10.
 
 # Heads on frozen systems, and the student fine-tuned: exp/asr_NAME.
 # shellcheck disable=SC2206
@@ -43,7 +43,7 @@ decoder() {  # decoder WAY: sets the command and options that decode the present
     fi
 }
 
-if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
+asr_training() {
     if in_range 7; then
         log "Stage 7: tokens"
         star star_tokens --text "${raw}/${asr_train}/text" --outdir "${expdir}/tokens_${token_type}" \
@@ -55,46 +55,40 @@ if [ -n "${asr_train}" ] && ! "${skip_asr}"; then
         [ -z "${asr_systems}" ] || { asr_head "${asr_heads[0]}"; can_align "${asr_config}"; }
         [ -z "${finetune_config}" ] || { asr_head finetuned; can_align "${finetune_config}"; }
     fi
-    if in_range 8; then
-        log "Stage 8: ASR training"
-        for head in "${asr_heads[@]}"; do
-            asr_head "${head}"
-            # shellcheck disable=SC2046,SC2086
-            add_job "${head}" "${dir}" train ${python} -m espnet_star asr_train \
-                --output_dir "${dir}" --ngpu "${ngpu}" "${heads_ddp[@]}" --resume true \
-                "${token_opts[@]}" $(speech train "${raw}/${asr_train}" text text) \
-                $(speech valid "${raw}/${asr_valid}" text text) "${head_opts[@]}"
-        done
-        run_jobs "ASR training"
-    fi
-    if in_range 9; then
-        log "Stage 9: ASR decoding and scoring of ${asr_test}"
-        for step in decode score; do
-            for head in "${asr_heads[@]}"; do
-                asr_head "${head}"
-                for set in "${asr_tests[@]}"; do
-                    for way in "${ways[@]}"; do
-                        end=${way}$(of_test "${set}")
-                        if [ "${step}" = score ]; then
-                            score "${head}${end}" asr "${dir}" "${raw}/${set}/text" \
-                                "${dir}/${set}${way}/1best_recog/text" "score${end}.json"
-                            continue
-                        fi
-                        decoder "${way}"
-                        # shellcheck disable=SC2086
-                        add_job "${head}${end}" "${dir}" "decode${end}" ${python} -m espnet_star \
-                            "${decode[@]}" --output_dir "${dir}/${set}${way}" \
-                            --asr_train_config "${dir}/config.yaml" --asr_model_file "${model}" \
-                            --data_path_and_name_and_type "${raw}/${set}/wav.scp,speech,sound" \
-                            --ngpu "$((ngpu > 0))"
-                    done
-                done
+    in_range 8 || return 0
+    log "Stage 8: ASR training"
+    for head in "${asr_heads[@]}"; do
+        asr_head "${head}"
+        # shellcheck disable=SC2046,SC2086
+        add_job "asr_${head}" "${dir}" train ${python} -m espnet_star asr_train \
+            --output_dir "${dir}" --ngpu "${ngpu}" "${heads_ddp[@]}" --resume true \
+            "${token_opts[@]}" $(speech train "${raw}/${asr_train}" text text) \
+            $(speech valid "${raw}/${asr_valid}" text text) "${head_opts[@]}"
+    done
+}
+asr_each() {  # asr_each COMMAND: with every head, test set and way of decoding
+    for head in "${asr_heads[@]}"; do
+        asr_head "${head}"
+        for set in "${asr_tests[@]}"; do
+            for way in "${ways[@]}"; do
+                end=${way}$(of_test "${set}")
+                "$1"
             done
-            [ "${step}" = score ] || run_jobs "ASR decoding"
         done
-    fi
-fi
-
+    done
+}
+asr_decode() {
+    decoder "${way}"
+    # shellcheck disable=SC2086
+    add_job "asr_${head}${end}" "${dir}" "decode${end}" ${python} -m espnet_star \
+        "${decode[@]}" --output_dir "${dir}/${set}${way}" \
+        --asr_train_config "${dir}/config.yaml" --asr_model_file "${model}" \
+        --data_path_and_name_and_type "${raw}/${set}/wav.scp,speech,sound" --ngpu "$((ngpu > 0))"
+}
+asr_score() {
+    score "asr_${head}${end}" asr "${dir}" "${raw}/${set}/text" \
+        "${dir}/${set}${way}/1best_recog/text" "score${end}.json"
+}
 asr_metrics() {  # asr_metrics NAME: "wer=FILE#wer cer=FILE#cer" of every test set and way scored
     local way set end file
     for way in "" _lm; do
