@@ -18,7 +18,6 @@ from typing import Any
 
 from espnet_star.analysis.plan import (
     Plan,
-    Resources,
     add_batches,
     add_cost,
     add_data,
@@ -27,7 +26,7 @@ from espnet_star.analysis.plan import (
     disk_needs,
 )
 from espnet_star.analysis.table import write_json
-from espnet_star.analysis.training_cost import find_gpu, probe
+from espnet_star.analysis.training_cost import probe
 from espnet_star.bin.command import positive, run_tool
 from espnet_star.data.audio import AudioOptions
 from espnet_star.data.errors import DataError
@@ -62,11 +61,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid_hours", type=float, default=None, help="Of the other one")
     parser.add_argument("--nj", type=positive, default=2, help="Processes that read headers")
     parser.add_argument("--ranks", type=positive, default=1, help="GPUs, or CPU processes")
-    parser.add_argument("--gpu_type", default=None, help="Such as a100-80g: time and memory of it")
-    parser.add_argument(
-        "--utilisation", type=float, default=0.35, help="Assumed part of the GPU's peak arithmetic"
-    )
-    parser.add_argument("--price", type=float, default=None, help="Of a GPU for an hour")
     parser.add_argument("--out", default=None, help="Write the numbers there, as JSON")
     return parser
 
@@ -201,7 +195,6 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
     """Print the plan; returns the exit code."""
     from espnet_star.tasks.star import StarTask, describe_sizes
 
-    gpu = find_gpu(args.gpu_type) if args.gpu_type else None
     config = StarTask.get_parser().parse_args(list(command))
     StarTask.check_required_command_args(config)
     if not args.train and not config.train_shards:
@@ -222,8 +215,7 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
         total = batches.updates.passes * batches.one_pass
         seconds = {"batch": batches.largest, "total": total}
     add_disk(plan, disk_needs(splits, str(Path(args.valid[1]).parent), model, vars(config)))
-    resources = Resources(args.ranks, gpu, args.price, args.utilisation, config.ngpu == 0)
-    add_cost(plan, model, probe(model), seconds, config.use_amp, resources)
+    add_cost(plan, model, probe(model), seconds, config.use_amp, config.ngpu == 0)
     return report(plan, args.out)
 
 
