@@ -152,13 +152,12 @@ def test_a_dry_run_shows_what_would_be_sent(exp, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     star_upload.main(["--pack", str(target), "--hf_repo", "me/tiny", "--dry_run", "true"])
     out = capsys.readouterr().out
-    assert "me/tiny (public" in out
-    assert "Licence: cc-by-4.0" in out
+    assert "me/tiny (dry run, nothing was sent)" in out
+    assert "license: cc-by-4.0" in out
     with zipfile.ZipFile(target) as file:
         for info in file.infolist():
-            assert f"{info.file_size:,}  {info.filename}\n" in out
+            assert f"\n{info.filename} (" in out
     assert "\nTiny.\n" in out
-    assert out.endswith("Dry run: nothing was sent\n")
 
 
 def test_an_upload_that_cannot_be(exp, tmp_path, failing, monkeypatch, capsys):
@@ -170,12 +169,12 @@ def test_an_upload_that_cannot_be(exp, tmp_path, failing, monkeypatch, capsys):
     assert "names no licence" in failing(star_upload.main, *options)
     pack(exp, target, "--license", "mit", "--force", "true")
     assert "Expected user/model" in failing(star_upload.main, "--pack", target, "--hf_repo", "a//b")
-    monkeypatch.setattr(hub, "get_token", lambda: None)
-    assert "no Hugging Face token here" in failing(star_upload.main, *options)
-    # The hub's own client, and nobody at the other end.
+    # The hub's own client: without a token, then with nobody at the other end.
     monkeypatch.undo()
-    monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
-    monkeypatch.setattr(hub, "HfApi", lambda: hub_at("http://127.0.0.1:9"))
+    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
+    assert "no token found" in failing(star_upload.main, *options)
+    monkeypatch.undo()
+    monkeypatch.setattr(hub, "HfApi", lambda token: hub_at("http://127.0.0.1:9"))
     assert "me/tiny was not uploaded: " in failing(star_upload.main, *options)
 
 

@@ -191,8 +191,7 @@ def test_uploaded_and_had_back_from_the_hub(trained, data_directory, tmp_path, m
     """Fails if what is sent does not run for who downloads it by name."""
     packs, before = trained
     hub = Hub(tmp_path / "hub")
-    monkeypatch.setattr(espnet_star.formats.hub, "HfApi", lambda: hub)
-    monkeypatch.setattr(espnet_star.formats.hub, "get_token", lambda: "hf_x")
+    monkeypatch.setattr(espnet_star.formats.hub, "HfApi", lambda token: hub)
     monkeypatch.setattr(espnet_model_zoo.downloader, "snapshot_download", hub.snapshot_download)
     options = ["--pack", str(packs / "asr.zip"), "--hf_repo", "user/model", "--private", "true"]
     star_upload.main(options)
