@@ -10,10 +10,10 @@ import torch
 import transformers
 import yaml
 from espnet_model_zoo.downloader import ModelDownloader
+from huggingface_hub import ModelCard
 
 import espnet_star.formats.hub as hub
 from espnet_star.bin import star_pack, star_unpack, star_upload
-from espnet_star.formats.pack_card import licence_of
 from espnet_star.students import StarEncoder
 
 SPEECH = (torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)), torch.tensor([4000]))
@@ -69,7 +69,10 @@ def test_an_unpacked_student_has_the_same_features(exp, tiny_student, tmp_path, 
             assert torch.equal(one, other)
     plain = transformers.HubertModel.from_pretrained(tmp_path / "model").eval()
     torch.testing.assert_close(plain(SPEECH[0]).last_hidden_state, expected[-1])
-    assert licence_of((tmp_path / "model" / "README.md").read_text()) == "mit"
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.license == "mit"
+    assert f"--pack {target.name} --outdir student" in card.text
+    assert 'espnet_star.load("student")' in card.text
 
 
 def test_an_exported_student_brings_its_card(exp, tiny_student, tmp_path):
@@ -82,7 +85,7 @@ def test_an_exported_student_brings_its_card(exp, tiny_student, tmp_path):
         text = file.read("README.md").decode()
         assert "model.safetensors" in file.namelist()
     assert text.count("---\n") == 2
-    assert licence_of(text) == "cc0-1.0"
+    assert ModelCard(text).data.license == "cc0-1.0"
     for line in ("- speech", "- espnet_star", "Trained on whales.", "star_unpack --pack me/whale"):
         assert line in text
 
