@@ -18,7 +18,7 @@ from espnet_star.bin.command import positive, run_tool
 from espnet_star.ctc_decoding import Decoded, SearchOptions, WordSearch, greedy
 from espnet_star.errors import StarError, first_line
 from espnet_star.formats.model_file import read_model
-from espnet_star.tasks.asr import ASRTask
+from espnet_star.tasks.espnet import student_task
 from espnet_star.tasks.preflight import check_decoding, explained
 from espnet_star.tasks.preflight.training import check_gpus
 from espnet_star.writable import check_writable
@@ -79,7 +79,7 @@ def load_model(config: str, model_file: str, device: str) -> tuple[Any, argparse
     if not Path(config).is_file():
         raise StarError(f"{config}: no such file; expected the config.yaml of an asr_train")
     weights = read_model(Path(model_file), "; has the training ended?")
-    model, args = ASRTask.build_model_from_file(config, None, device)
+    model, args = student_task("asr").build_model_from_file(config, None, device)
     if getattr(model, "ctc", None) is None:
         raise StarError(f"{config}: the model has no CTC (ctc_weight 0); use asr_inference")
     try:
@@ -108,13 +108,13 @@ def posteriors(
             data_path_and_name_and_type=[triple], asr_train_config=args.asr_train_config
         )
     )
-    loader = ASRTask.build_streaming_iterator(
+    loader = student_task("asr").build_streaming_iterator(
         [triple],
         dtype="float32",
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        preprocess_fn=ASRTask.build_preprocess_fn(train_args, False),
-        collate_fn=ASRTask.build_collate_fn(train_args, False),
+        preprocess_fn=student_task("asr").build_preprocess_fn(train_args, False),
+        collate_fn=student_task("asr").build_collate_fn(train_args, False),
         ngpu=args.ngpu,
         inference=True,
     )

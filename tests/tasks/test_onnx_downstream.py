@@ -5,9 +5,8 @@ import shutil
 import pytest
 import torch
 import yaml
+from espnet_tools import cls_inference, cls_train
 from star_runs import pairs, training
-
-from espnet_star.bin import cls_inference, cls_train
 
 
 @pytest.fixture(scope="module")

@@ -19,19 +19,11 @@ import torch
 import yaml
 from downstream_runs import asr_options, cls_options, inference
 from espnet_model_zoo.downloader import ModelDownloader
+from espnet_tools import asr_inference, asr_train, cls_inference, cls_train
 from star_runs import pairs
 
 import espnet_star.formats.hub
-from espnet_star.bin import (
-    asr_inference,
-    asr_train,
-    cls_inference,
-    cls_train,
-    star_pack,
-    star_tokens,
-    star_unpack,
-    star_upload,
-)
+from espnet_star.bin import star_pack, star_tokens, star_unpack, star_upload
 from espnet_star.students import StarEncoder
 
 DECODE = ["--ctc_weight", "1.0", "--beam_size", "2"]

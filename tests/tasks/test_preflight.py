@@ -9,9 +9,10 @@ import pytest
 import soundfile
 import yaml
 from downstream_runs import asr_options, cls_options
+from espnet_tools import asr_train, cls_train, spk_train
 from star_runs import pairs, sound_data, training
 
-from espnet_star.bin import asr_train, cls_train, spk_train, star_train
+from espnet_star.bin import star_train
 from espnet_star.tasks.preflight.values import check_choices, check_optimizers, settle_values
 from espnet_star.yaml_numbers import as_numbers
 
