@@ -8,9 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_star.data.errors import DataError, some
+from espnet_star.yaml_files import read_yaml
 
 FIELD, HOP = 400, 320  # of a student's frame, in samples at 16 kHz
 # What ESPnet's encoders make of the frames by their input_layer; conv2d is their default.
@@ -97,12 +96,7 @@ def joined_frames(path: str | Path) -> int | None:
     Raises:
         DataError: If the file cannot be read.
     """
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot read the configuration ({error})") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path} must hold keys and values of asr_train")
+    config = read_yaml(path)
     if float((config.get("model_conf") or {}).get("ctc_weight", 0.5)) == 0.0:
         return None
     return _joined(config.get("encoder", "rnn"), config.get("encoder_conf") or {})

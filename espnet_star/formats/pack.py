@@ -22,8 +22,8 @@ from espnet_star.formats.model_card import CARD, Card, StudentFacts, model_card
 from espnet_star.formats.model_file import read_model
 from espnet_star.formats.pack_card import packed_student, task_card
 from espnet_star.formats.training_facts import training_facts
-from espnet_star.formats.unpack import read_yaml
 from espnet_star.students.star_encoder import StarEncoder
+from espnet_star.yaml_files import read_yaml
 
 # ESPnet tells the format by the suffix, as we do.
 SUFFIXES = (".zip", ".tgz", ".tar")
