@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_star.data.errors import DataError, some
+from espnet_star.data.kaldi import read_counts, read_table
 from espnet_star.yaml_files import read_yaml
 
 FIELD, HOP = 400, 320  # of a student's frame, in samples at 16 kHz
@@ -65,6 +66,37 @@ def check_alignment(
         if frames < needed:
             lost[name] = (frames, needed)
     return Alignment(len(text), lost, joined)
+
+
+def check_head(
+    datadir: str | Path, config: str | Path, bpemodel: str | Path | None = None
+) -> list[str]:
+    """Which transcripts of a prepared directory the CTC of a head cannot align.
+
+    Args:
+        datadir: Has ``text`` and ``utt2num_samples``.
+        config: YAML file of ``asr_train``.
+        bpemodel: SentencePiece model of the tokens; characters without it.
+
+    Returns:
+        Lines to tell; none where all is well.
+
+    Raises:
+        StarError: If it can align none, or a file cannot be read.
+    """
+    joined = joined_frames(config)
+    if joined is None:
+        return [f"{config}: no CTC, or an encoder whose frame rate is not known ahead"]
+    directory = Path(datadir)
+    text, samples = read_table(directory / "text"), read_counts(directory / "utt2num_samples")
+    found = check_alignment(text, samples, tokeniser(bpemodel), joined)
+    lines = found.lines(directory)
+    if found.total and len(found.lost) == found.total:
+        raise DataError(
+            f"{lines[0]}; lower stack or subsampling in encoder_conf, take longer tokens "
+            "(token_type bpe), and check that text belongs to wav.scp"
+        )
+    return lines
 
 
 def tokeniser(bpemodel: str | Path | None) -> Tokenise:

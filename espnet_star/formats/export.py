@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from espnet_star.errors import StarError
+from espnet_star.formats.authors import Imported, import_student
 from espnet_star.formats.experiment import load_experiment
 from espnet_star.formats.hugging_face import FILES, check_saved, write_student
 from espnet_star.formats.model_card import CARD, Card, StudentFacts, is_foreign, model_card
@@ -96,6 +97,28 @@ def export_baseline(
         raise StarError(f"{student} is exported already; --student is for --random_init true")
     check_target(Path(outdir), FILES, force)
     return _write(_drawn(StarEncoder.from_pretrained(student).options(), random_seed), Path(outdir))
+
+
+def import_released(
+    checkpoint: str | Path, architecture: str | Path, outdir: str | Path, force: bool = False
+) -> tuple[Imported, float]:
+    """Turn a student that the paper's authors released into a Hugging Face directory.
+
+    Args:
+        checkpoint: Their ``.ckpt``.
+        architecture: Their YAML.
+        outdir: Directory to write.
+        force: Replace a student that is there already.
+
+    Returns:
+        The student with what was left out, and the largest difference in plain transformers.
+
+    Raises:
+        StarError: If a file cannot be used, the directory is taken, or features differ.
+    """
+    check_target(outdir, FILES, force)
+    imported = import_student(checkpoint, architecture)
+    return imported, _write(imported.student, Path(outdir))
 
 
 def _drawn(options: dict[str, Any], seed: int) -> StarEncoder:
