@@ -24,6 +24,7 @@ CORE = [
     "numpy",
     "scipy",
     "PyYAML",
+    "omegaconf",
 ]
 EXTRAS = {
     # What the recipes under egs2 call: corpora, tokens, scoring, ESPnet's own

@@ -74,7 +74,7 @@ def main(command: Sequence[str] | None = None) -> int:
         return 2
     warnings.filterwarnings("ignore", category=FutureWarning)
     run = Run(args.device, args.small, begin + 60 * args.minutes, not args.no_compile)
-    run.gpu = known_gpu(run.cuda)
+    run.gpu = known_gpu(torch.cuda.get_device_name()) if run.cuda else None
     report = Report(run, args)
     try:
         for key in args.sections:

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from espnet_star.analysis.training_cost import Gpu, gpu_of_card
-
 Row = dict[str, Any]
 GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as its vendor describes it.
+
+    Attributes:
+        float32: Peak TFLOP/s in float32.
+        amp: Peak TFLOP/s in bfloat16 (float16 on the V100), dense.
+        tf32: Peak TFLOP/s of products with TF32 inputs, dense; as float32 where there are none.
+        card: What the driver calls it, as a regular expression.
+    """
+
+    float32: float
+    amp: float
+    tf32: float
+    card: str
+
+
+# NVIDIA's data sheets, without sparsity: V100 (SXM2), A100 (SXM), H100 and H200 (SXM; the same
+# processor), H100 (PCIe), A10, L4, L40S; and its architecture papers: GeForce 3090 and 4090,
+# with products summed in float32.
+GPUS = {
+    "v100-32g": Gpu(15.7, 125, 15.7, r"V100-SXM\d-32GB"),
+    "a100-40g": Gpu(19.5, 312, 156, r"A100-(SXM4|PCIE)-40GB"),
+    "a100-80g": Gpu(19.5, 312, 156, r"A100[- ](SXM4-|PCIe )?80GB"),
+    "h100-80g": Gpu(67, 989, 494, r"H100 80GB HBM3"),
+    "h100-pcie": Gpu(51, 756, 378, r"H100 PCIe"),
+    "h200": Gpu(67, 989, 494, r"H200$"),
+    "a10": Gpu(31.2, 125, 62.5, r"A10$"),
+    "l4": Gpu(30.3, 121, 60, r"L4$"),
+    "l40s": Gpu(91.6, 362, 183, r"L40S$"),
+    "rtx3090": Gpu(35.6, 71, 35.6, r"RTX 3090$"),
+    "rtx4090": Gpu(82.6, 165, 82.6, r"RTX 4090$"),
+}
 
 
 def card_facts(cuda: bool) -> Row:
@@ -47,7 +82,6 @@ def describe(facts: Row) -> str:
     return "; ".join(parts)
 
 
-def known_gpu(cuda: bool) -> Gpu | None:
-    """Figures of the card's vendor."""
-    found = gpu_of_card(torch.cuda.get_device_name()) if cuda else None
-    return found[1] if found else None
+def known_gpu(name: str) -> Gpu | None:
+    """The vendor's figures of the card that a driver names, None where it is not in `GPUS`."""
+    return next((gpu for gpu in GPUS.values() if re.search(gpu.card, name)), None)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_card import GIB, card_facts, describe
+from gpu_card import GIB, Gpu, card_facts, describe
 from harness import table
 
 from espnet_star.analysis.machine import machine_facts
 from espnet_star.analysis.table import write_json
-from espnet_star.analysis.training_cost import Gpu
 from espnet_star.data.kaldi import write_lines
 from espnet_star.errors import first_line
 

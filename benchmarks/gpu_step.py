@@ -93,7 +93,7 @@ def update_of(run: Run, mode: Mode, batch: Callable[[], models.Batch]) -> Callab
         loss = lambda: models.plain_loss(small, large, batch())  # noqa: E731
         return models.updating(run, small, loss, amp)
     model = models.distillation(run, mode.teacher).to(run.device)
-    run.found["foreseen"] = partial(memory_of_a_rank, model, ranks=1)
+    run.found["foreseen"] = partial(memory_of_a_rank, model)
     if mode.compiled:
         compile_networks(model)
     return models.updating(run, model, lambda: model(*batch())[0], amp)

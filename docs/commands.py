@@ -14,6 +14,7 @@ from espnet2.utils.types import str2bool as espnet_str2bool
 from espnet_star.bin import our_tools
 from espnet_star.bin.command import str2bool
 from espnet_star.tasks.star import StarTask
+from espnet_star.tasks.table import TASKS
 
 
 def escape(text: str) -> str:
@@ -37,8 +38,12 @@ def own_parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def espnet_tools() -> dict[str, str]:
-    """What each command does that runs an ESPnet task, but for ``star_train``."""
-    tools = {}
+    """What the commands do that run a task of ESPnet's, but for ``star_train``."""
+    tools = {
+        "TASK_train": "Trains a task that takes the student: " + ", ".join(TASKS),
+        "TASK_inference": "Decodes with a model of such a task, after a look at its data",
+        "cls_train": "Takes --excerpt_seconds besides, to train on excerpts as SUPERB does",
+    }
     for tool in our_tools():
         module = importlib.import_module(f"espnet_star.bin.{tool}")
         if not hasattr(module, "get_parser") and tool != "star_train":

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args[:1] in (["-h"], ["--help"]) or (not args and sys.stdin and sys.stdin.isatty()):
         print(__doc__)
         print("Tools:", ", ".join(our_tools()))
-        print("and every tool of espnet2.bin")
+        print("and every tool of espnet2.bin, such as asr_train and asr_inference")
         return
     if args[:1] == ["--version"]:
         print(f"espnet_star {__version__}")
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not is_espnet_tool(tool):
             from espnet_star.errors import unknown_name
 
-            print(f"espnet_star: error: {unknown_name('tool', tool, our_tools())}", file=sys.stderr)
+            known = [*our_tools(), *(f"{task}_train" for task in ("asr", "cls", "spk"))]
+            print(f"espnet_star: error: {unknown_name('tool', tool, known)}", file=sys.stderr)
             raise SystemExit(2)
         if builds_a_model(tool):
             # A module of its own as __main__: multiprocessing imports it again in spawned

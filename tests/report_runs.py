@@ -46,7 +46,7 @@ def experiment(run, tmp_path):
 @pytest.fixture(scope="session")
 def head(run, data_directory, tmp_path_factory):
     """Folder of a classification head trained on the student for an epoch."""
-    from espnet_star.bin import cls_train
+    from espnet_tools import cls_train
 
     if "head" in _MADE:
         return _MADE["head"]

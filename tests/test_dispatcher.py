@@ -136,10 +136,11 @@ COMMANDS = [
     ("-m espnet2.bin.launch -- python3 -u x", "-m espnet2.bin.launch -- python3 -u x"),
     ("-m espnet2.bin.split_scps", "-m espnet2.bin.split_scps"),
     # Python's options before a tool of ours: once more through us, with them.
-    ("-u -m espnet2.bin.asr_train x", "-u -m espnet_star asr_train x"),
-    ("-W ignore -X dev asr_train x", "-W ignore -X dev -m espnet_star asr_train x"),
-    ("-Wignore -Bum espnet2.bin.cls_train", "-Wignore -Bu -m espnet_star cls_train"),
-    ("-u -mespnet2.bin.asr_train x", "-u -m espnet_star asr_train x"),
+    ("-u -m espnet2.bin.spk_inference x", "-u -m espnet_star spk_inference x"),
+    ("-W ignore -X dev star_train x", "-W ignore -X dev -m espnet_star star_train x"),
+    # Before ESPnet's: at once, with them.
+    ("-Wignore -Bum espnet2.bin.cls_train", f"-Wignore -Bu -m {TOOL} cls_train"),
+    ("-u -mespnet2.bin.asr_train x", f"-u -m {TOOL} asr_train x"),
     # All else is plain Python's.
     ("", ""),
     ("- a b", "- a b"),

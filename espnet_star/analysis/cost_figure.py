@@ -1,4 +1,4 @@
-"""Figure of quality against cost: a point a model, its name beside it."""
+"""Figure of quality against cost: a marker a model, named in the legend."""
 
 from __future__ import annotations
 
@@ -18,21 +18,10 @@ COSTS = ("params", "bytes", "macs", "rtf", "memory")
 LINEAR_RANGE = 12
 # Words of a metric's name that tell which way is better.
 LOWER, HIGHER = {"wer", "cer", "per", "eer", "loss"}, {"acc", "accuracy", "f1"}
-INCHES = (6.0, 4.0)
+INCHES = (7.0, 4.0)
 DPI = 200
-# Where a label may stand: offset from its point in typographic points, and alignment.
-PLACES = (
-    (7, 0, "left", "center"),
-    (-7, 0, "right", "center"),
-    (0, 7, "center", "bottom"),
-    (0, -7, "center", "top"),
-    (6, 5, "left", "bottom"),
-    (6, -5, "left", "top"),
-    (-6, 5, "right", "bottom"),
-    (-6, -5, "right", "top"),
-    (0, 19, "center", "bottom"),
-    (0, -19, "center", "top"),
-)
+# Of the models, in turn: first filled, then hollow.
+MARKERS = "osD^vP<>Xph*d"
 
 
 @dataclass(frozen=True)
@@ -211,7 +200,18 @@ def _scatter(figure: Any, drawn: Sequence[Point], cost: str, quality: str) -> No
 
     axes = figure.add_subplot()
     costs = [point.cost for point in drawn]
-    axes.scatter(costs, [point.quality for point in drawn], s=36, color="black", zorder=3)
+    for index, point in enumerate(drawn):
+        turn, marker = divmod(index, len(MARKERS))
+        axes.scatter(
+            point.cost,
+            point.quality,
+            s=36,
+            marker=MARKERS[marker],
+            facecolor="white" if turn % 2 else "black",
+            edgecolor="black",
+            label=point.label,
+            zorder=3,
+        )
     axes.set_xlabel(cost)
     axes.set_ylabel(quality)
     axes.spines[["top", "right"]].set_visible(False)
@@ -225,49 +225,4 @@ def _scatter(figure: Any, drawn: Sequence[Point], cost: str, quality: str) -> No
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(left=0)  # a length then tells the cost
-    _place_labels(figure, axes, drawn)
-
-
-def _place_labels(figure: Any, axes: Any, drawn: Sequence[Point]) -> None:
-    """Write each name where it covers neither a point nor another name, if there is room."""
-    from matplotlib.transforms import Bbox
-
-    figure.draw_without_rendering()  # constrained layout moves the axes
-    renderer = figure.canvas.get_renderer()
-    frame = axes.get_window_extent(renderer)
-    half = 4 * figure.dpi / 72
-    taken = []
-    for point in drawn:
-        x, y = axes.transData.transform((point.cost, point.quality))
-        taken.append(Bbox.from_extents(x - half, y - half, x + half, y + half))
-    for point in sorted(drawn, key=lambda p: (p.quality, p.cost)):
-        best = None
-        for right, up, horizontal, vertical in PLACES:
-            text = axes.annotate(
-                point.label,
-                (point.cost, point.quality),
-                xytext=(right, up),
-                textcoords="offset points",
-                ha=horizontal,
-                va=vertical,
-                zorder=4,
-            )
-            text.set_in_layout(False)
-            box = text.get_window_extent(renderer)
-            area = sum(_area(Bbox.intersection(box, other)) for other in taken)
-            area += _area(box) - _area(Bbox.intersection(box, frame))  # outside the axes
-            if best is None or area < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (area, text, box)
-            else:
-                text.remove()
-            if not area:
-                break
-        if best is not None:
-            taken.append(best[2])
-
-
-def _area(box: Any) -> float:
-    """Area of a box in pixels, none for the intersection of boxes that do not meet."""
-    return 0.0 if box is None else float(box.width * box.height)
+    figure.legend(loc="outside right upper", frameon=False)

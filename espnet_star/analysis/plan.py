@@ -11,11 +11,9 @@ from typing import Any
 
 from espnet_star.analysis.training_cost import (
     FLAC_BYTES_PER_SAMPLE,
-    Gpu,
     Probe,
     checkpoint_bytes,
     memory_of_a_rank,
-    training_hours,
 )
 from espnet_star.data.checks import histogram
 from espnet_star.data.headers import Survey
@@ -25,29 +23,6 @@ from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.units import pluralize, size, span, speech
 from espnet_star.updates import UpdatePlan, check_schedule, check_updates
-
-GB = 1e9
-# What a GPU's allocator and its context keep for themselves.
-USABLE = 0.9
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a training may use.
-
-    Attributes:
-        ranks: Processes, a GPU each (or CPU processes where ``gpu`` is None).
-        gpu: Its kind, None for an unknown one or a CPU.
-        price: Of a GPU for an hour, in any currency; None leaves money out.
-        utilisation: Assumed part of the vendor's peak arithmetic.
-        on_cpu: Whether the training itself runs on this machine's CPU.
-    """
-
-    ranks: int = 1
-    gpu: Gpu | None = None
-    price: float | None = None
-    utilisation: float = 0.35
-    on_cpu: bool = False
 
 
 @dataclass
@@ -181,9 +156,9 @@ def add_cost(
     found: Probe,
     seconds: Mapping[str, float],
     amp: bool,
-    resources: Resources,
+    on_cpu: bool,
 ) -> None:
-    """Memory of a GPU, hours and money.
+    """Memory of a process and, on this machine's CPU, time.
 
     Args:
         plan: Is added to.
@@ -192,43 +167,18 @@ def add_cost(
         seconds: ``batch``, audio of the largest batch of a process, and ``total``, of the
             whole training.
         amp: Whether activations are in half precision.
-        resources: What the training may use.
+        on_cpu: Whether the training itself runs on this machine's CPU.
     """
     memory = memory_of_a_rank(model, found, seconds["batch"], 2 if amp else 4)
-    who = "a process" if resources.on_cpu else "a GPU"
+    who = "a process" if on_cpu else "a GPU"
     plan.needs.append(
         f"about {size(memory)} of memory {who} for the largest batch, "
         f"{seconds['batch']:.1f} s of audio"
     )
     flops = found.flops * seconds["total"]
     plan.content |= {"memory_bytes": memory, "flops": flops}
-    if resources.on_cpu:
+    if on_cpu:
         # Processes on one machine share its cores.
         taken = found.seconds * seconds["total"]
         plan.needs.append(f"about {span(taken)} on this CPU (from one step measured here)")
         plan.content["cpu_hours"] = taken / 3600
-    elif resources.gpu is None:
-        plan.needs.append("for time and cost name the GPU (--gpu_type)")
-    else:
-        _add_gpu(plan, resources.gpu, memory, flops, amp, resources)
-
-
-def _add_gpu(
-    plan: Plan, gpu: Gpu, memory: float, flops: float, amp: bool, resources: Resources
-) -> None:
-    usable = gpu.memory * GB * USABLE
-    if memory > usable:
-        plan.problems.append(
-            f"memory: about {size(memory)} are needed, such a GPU has {gpu.memory:g} GB; "
-            f"divide batch_bins by {memory / usable:.2g} and multiply accum_grad by as much, "
-            "which leaves the effective batch as it is, or use more GPUs"
-        )
-    hours = training_hours(flops, gpu, resources.ranks, amp, resources.utilisation)
-    price = resources.price
-    cost = "" if price is None else f", {hours['gpu'] * price:.0f} at {price:g} an hour"
-    plan.needs.append(
-        f"about {hours['wall']:.3g} h on {pluralize(resources.ranks, 'GPU')}, "
-        f"{hours['gpu']:.3g} GPU hours{cost} (reckoned, not measured: "
-        f"{resources.utilisation:.0%} of the vendor's peak)"
-    )
-    plan.content["gpu_hours"] = dict(hours)

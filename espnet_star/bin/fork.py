@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TextIO
 
 from espnet_star.analysis.runner import Child, Command, Job, Start
-from espnet_star.bin import our_tools
+from espnet_star.bin import espnet_tool, our_tools
 from espnet_star.errors import STOP_CODE
 from espnet_star.launcher import set_argv
+from espnet_star.tasks.table import takes_the_student
 
 PREFIX = ("-m", "espnet_star")
 
@@ -29,13 +30,17 @@ PREFIX = ("-m", "espnet_star")
 def as_tool(command: Sequence[str]) -> tuple[str, list[str]] | None:
     """Tool and arguments of ``PYTHON -m espnet_star TOOL ...`` by the Python that runs us.
 
+    Tools are ours, and ESPnet's trainings and decodings of the tasks in the table.
+
     Args:
         command: Program and arguments.
 
     Returns:
         None for any other command, and for another environment's Python.
     """
-    if tuple(command[1:3]) != PREFIX or len(command) < 4 or command[3] not in our_tools():
+    if tuple(command[1:3]) != PREFIX or len(command) < 4:
+        return None
+    if command[3] not in our_tools() and not takes_the_student(command[3]):
         return None
     # Unresolved: a virtual environment's Python is a link to the one it was made with.
     program = Path(shutil.which(command[0]) or command[0]).absolute()
@@ -52,7 +57,7 @@ def starter(jobs: Sequence[Job]) -> Start:
     if len(tools) < 2 or "forkserver" not in multiprocessing.get_all_start_methods():
         return Command
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({f"espnet_star.bin.{tool}" for tool in tools}))
+    context.set_forkserver_preload(sorted({name for tool in tools for name in modules(tool)}))
 
     def start(command: Sequence[str], log: TextIO, wake: threading.Event) -> Child:
         found = as_tool(command)
@@ -61,11 +66,18 @@ def starter(jobs: Sequence[Job]) -> Start:
     return start
 
 
+def modules(tool: str) -> list[str]:
+    """What a tool imports that takes long."""
+    if tool in our_tools():
+        return [f"espnet_star.bin.{tool}"]
+    return [f"espnet2.bin.{tool}", "espnet_star.tasks.espnet", "espnet_star.tasks.preflight"]
+
+
 class ForkedTool:
     """A tool in a fork, in a process group of its own as `Command` has it.
 
     Args:
-        tool: Name of the bin module.
+        tool: Name of the bin module, ours or ESPnet's.
         args: Its arguments.
         log: File that its output is added to.
         wake: Set when it has ended.
@@ -125,7 +137,7 @@ def run_forked(tool: str, args: Sequence[str], log: str, method: str | None) -> 
     """Run a tool as a process of its own would: own group, output in a log, own ``argv``.
 
     Args:
-        tool: Name of the bin module.
+        tool: Name of the bin module, ours or ESPnet's.
         args: Its arguments.
         log: File that its output is added to.
         method: How it starts processes of its own; None for Python's default.
@@ -140,4 +152,7 @@ def run_forked(tool: str, args: Sequence[str], log: str, method: str | None) -> 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     set_argv(tool, args)
-    importlib.import_module(f"espnet_star.bin.{tool}").main(args)
+    if tool in our_tools():
+        importlib.import_module(f"espnet_star.bin.{tool}").main(args)
+    else:
+        espnet_tool.run(tool, args)

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.data.alignment import check_alignment, joined_frames, tokeniser
+from espnet_star.data.alignment import check_head
 from espnet_star.data.checks import Report, check_datadir, histogram_lines
 from espnet_star.data.errors import DataError, some
-from espnet_star.data.kaldi import read_counts, read_table
 from espnet_star.data.shard_index import has_shards
 from espnet_star.units import pluralize, speech
 
@@ -74,33 +72,6 @@ def report(found: Report, datadir: str, histogram: bool) -> None:
         print(f"  to look at: {some(found.notes, limit=3)}")
 
 
-def alignment(args: argparse.Namespace) -> None:
-    """Print which transcripts CTC cannot align, for ``--ctc_config``.
-
-    Raises:
-        DataError: If it can align none, or a file cannot be read.
-    """
-    joined = joined_frames(args.ctc_config)
-    if joined is None:
-        print(f"{args.ctc_config}: no CTC, or an encoder whose frame rate is not known ahead")
-        return
-    directory = Path(args.datadir)
-    found = check_alignment(
-        read_table(directory / "text"),
-        read_counts(directory / "utt2num_samples"),
-        tokeniser(args.bpemodel),
-        joined,
-    )
-    lines = found.lines(directory)
-    if found.total and len(found.lost) == found.total:
-        raise DataError(
-            f"{lines[0]}; lower stack or subsampling in encoder_conf, take longer tokens "
-            "(token_type bpe), and check that text belongs to wav.scp"
-        )
-    for line in lines:
-        print(line)
-
-
 def check(args: argparse.Namespace) -> Report:
     """Check a directory of files, or shards.
 
@@ -135,7 +106,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     def work() -> None:
         report(check(args), args.datadir, args.histogram)
         if args.ctc_config:
-            alignment(args)
+            for line in check_head(args.datadir, args.ctc_config, args.bpemodel):
+                print(line)
 
     run_tool("star_check_data", work)
 

@@ -8,24 +8,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
-from espnet_star.formats.experiment import load_experiment
-from espnet_star.formats.hugging_face import FILES, check_saved, write_student
-from espnet_star.formats.model_card import CARD, Card, check_licence, is_foreign, model_card
-from espnet_star.formats.staging import staged
-from espnet_star.formats.target import check_target
-from espnet_star.formats.training_facts import training_facts
-from espnet_star.students import StarEncoder
+from espnet_star.formats.export import export_baseline, export_student
+from espnet_star.formats.model_card import CARD, Card, check_licence
 
-if TYPE_CHECKING:
-    from espnet_star.analysis.subjects import Subject
+PROVEN = "the same in transformers.HubertModel (to {:.0e})"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -64,108 +54,45 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def export(args: argparse.Namespace) -> None:
-    """Load, write, load again with plain transformers, compare, put in place."""
-    if (args.expdir is None) == (args.student is None):
-        raise StarError("give one of --expdir and --student")
-    outdir = Path(args.outdir)
-    if args.student is not None:
-        export_baseline(args, outdir)
-        return
-    # A README of somebody else's is left alone, with --force or without.
-    card_file = None if is_foreign(outdir) else CARD
-    check_target(outdir, [*FILES, CARD] if card_file else FILES, args.force)
-    facts = _card_facts(args)
-    student = load_experiment(args.expdir, args.model_file)
-    if args.random_init:
-        torch.manual_seed(args.seed)
-        student = StarEncoder(**student.options()).eval()
-    card = Card(**facts, **_size(student, args.speed))
-    with staged(outdir) as scratch:
-        write_student(student, scratch)
-        gap = check_saved(student, scratch)
-        if card_file:
-            (scratch / card_file).write_text(model_card(card), encoding="utf-8")
-    kind = " with random weights" if args.random_init else ""
-    print(f"{outdir}: student of {card.params / 1e6:.2f} M parameters{kind}, {_checked(gap)}")
-    if not card_file:
-        print(f"  {outdir / CARD} is not star_export's and was left as it is: no model card")
-
-
-def _checked(gap: float) -> str:
-    return f"the same in transformers.HubertModel (to {gap:.0e})"
-
-
-def export_baseline(args: argparse.Namespace, outdir: Path) -> None:
-    """A ready student's architecture with random weights, without a model card.
-
-    Raises:
-        StarError: Without ``--random_init``: the student is in this format already.
-    """
-    if not args.random_init:
-        raise StarError(f"{args.student} is exported already; --student is for --random_init true")
-    check_target(outdir, FILES, args.force)
-    options = StarEncoder.from_pretrained(args.student).options()
-    torch.manual_seed(args.seed)
-    student = StarEncoder(**options).eval()
-    with staged(outdir) as scratch:
-        write_student(student, scratch)
-        gap = check_saved(student, scratch)
-    print(f"{outdir}: {args.student} with random weights, {_checked(gap)}")
-
-
-def _card_facts(args: argparse.Namespace) -> dict[str, Any]:
-    """What the card tells, all but the student's size; before anything takes long."""
-    training = training_facts(args.expdir)
-    if args.base_model is not None:
-        training = replace(training, teacher=args.base_model, base_model=args.base_model)
-    return {
-        "name": args.name or Path(args.outdir).resolve().name,
-        "training": training,
-        "random_seed": args.seed if args.random_init else None,
-        "licence": None if args.license is None else check_licence(args.license),
-        "results": "" if args.results is None else _results(args.results),
-    }
-
-
-def _results(path: str) -> str:
-    from espnet_star.analysis.table import markdown, read_merged
-
-    return markdown(read_merged(path))
-
-
-def _size(student: StarEncoder, timed: bool) -> dict[str, Any]:
-    """Parameters and cost, as star_profile counts and times them."""
-    from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, profile
-    from espnet_star.analysis.subjects import student_subject
-
-    subject = student_subject("student", student.options())
-    row = profile(subject, LIBRISPEECH_LENGTHS)
-    return {
-        "config": student.config,
-        "params": row["params"],
-        "macs_per_second": row["macs_per_second"],
-        "speed": _speed(subject) if timed else "",
-    }
-
-
-def _speed(subject: Subject) -> str:
-    from espnet_star.analysis.machine import machine_facts
-    from espnet_star.analysis.speed import measure_speed, rtf_key
-
-    seconds, threads = 5, 1
-    row = measure_speed([subject], [seconds], [threads], repeats=3)[0]
-    facts = machine_facts()
-    return (
-        f"{row[rtf_key(seconds, threads)]:.4f} with espnet_star: a clip of {seconds} s, float32, "
-        f"one thread of {facts['cpu']}, torch {facts['torch']}, {facts['date']}"
-    )
-
-
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
     run_tool("star_export", lambda: export(args))
+
+
+def export(args: argparse.Namespace) -> None:
+    """Export what was asked for, and say what it has become."""
+    from espnet_star.analysis.student_cost import student_cost
+    from espnet_star.analysis.table import markdown, read_merged
+
+    if (args.expdir is None) == (args.student is None):
+        raise StarError("give one of --expdir and --student")
+    seed = args.seed if args.random_init else None
+    if args.student is not None:
+        gap = export_baseline(args.student, args.outdir, seed, args.force)
+        print(f"{args.outdir}: {args.student} with random weights, {PROVEN.format(gap)}")
+        return
+    card = Card(
+        name=args.name or Path(args.outdir).resolve().name,
+        licence=None if args.license is None else check_licence(args.license),
+        results=None if args.results is None else markdown(read_merged(args.results)),
+    )
+    done = export_student(
+        args.expdir,
+        args.outdir,
+        card,
+        model_file=args.model_file,
+        random_seed=seed,
+        base_model=args.base_model,
+        cost=lambda student: student_cost(student, args.speed),
+        force=args.force,
+    )
+    kind = "" if seed is None else " with random weights"
+    size = f"{done.params / 1e6:.2f} M parameters"
+    print(f"{args.outdir}: student of {size}{kind}, {PROVEN.format(done.gap)}")
+    if not done.card:
+        readme = Path(args.outdir) / CARD
+        print(f"  {readme} is not star_export's and was left as it is: no model card")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.formats.authors import import_student
-from espnet_star.formats.hugging_face import FILES, check_saved, write_student
-from espnet_star.formats.staging import staged
-from espnet_star.formats.target import check_target
+from espnet_star.formats.export import import_released
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,13 +28,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Read, write, load again, compare, and only then put the files in place."""
+    """Import, and say what came over."""
     outdir = Path(args.outdir)
-    check_target(outdir, FILES, args.force)
-    imported = import_student(args.ckpt, args.yaml)
-    with staged(outdir) as scratch:
-        write_student(imported.student, scratch)
-        gap = check_saved(imported.student, scratch)
+    imported, gap = import_released(args.ckpt, args.yaml, outdir, args.force)
     config = imported.student.config
     size = sum(p.numel() for p in imported.student.parameters())
     print(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
+from espnet_star.formats.model_card import Card
 from espnet_star.formats.pack import KINDS, LATEST, find_model, pack_model
-from espnet_star.formats.pack_card import Card
 from espnet_star.units import size
 
 

@@ -10,32 +10,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from espnet_star.analysis.plan import (
-    Plan,
-    Resources,
-    add_batches,
-    add_cost,
-    add_data,
-    add_disk,
-    add_shards,
-    disk_needs,
-)
+from espnet_star.analysis.plan import Plan
 from espnet_star.analysis.table import write_json
-from espnet_star.analysis.training_cost import find_gpu, probe
 from espnet_star.bin.command import positive, run_tool
 from espnet_star.data.audio import AudioOptions
-from espnet_star.data.errors import DataError
-from espnet_star.data.headers import Survey, survey
-from espnet_star.data.kaldi import read_counts, read_table, write_table
-from espnet_star.errors import STOP_CODE, StarError, first_line
-from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.updates import UpdatePlan, schedule_of
+from espnet_star.errors import STOP_CODE
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -62,169 +43,23 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid_hours", type=float, default=None, help="Of the other one")
     parser.add_argument("--nj", type=positive, default=2, help="Processes that read headers")
     parser.add_argument("--ranks", type=positive, default=1, help="GPUs, or CPU processes")
-    parser.add_argument("--gpu_type", default=None, help="Such as a100-80g: time and memory of it")
-    parser.add_argument(
-        "--utilisation", type=float, default=0.35, help="Assumed part of the GPU's peak arithmetic"
-    )
-    parser.add_argument("--price", type=float, default=None, help="Of a GPU for an hour")
     parser.add_argument("--out", default=None, help="Write the numbers there, as JSON")
     return parser
 
 
-def split_of(args: argparse.Namespace, name: str) -> Survey:
-    """A split as prepared, or as its headers promise."""
-    source, prepared = getattr(args, name)
-    if (Path(prepared) / "wav.scp").exists() and (Path(prepared) / "utt2num_samples").exists():
-        dropped = Path(prepared) / "skipped.txt"
-        skipped = read_table(dropped) if dropped.exists() else {}
-        return Survey(read_counts(Path(prepared) / "utt2num_samples"), skipped)
-    if not Path(source).is_dir():
-        raise DataError(
-            f"{source}: no such directory, and {prepared} is not prepared; check the name of the "
-            f"{name} set, or run data preparation first"
-        )
-    audio = AudioOptions(min_duration=args.min_duration, max_duration=args.max_duration)
-    hours = args.max_hours if name == "train" else args.valid_hours
-    return survey(source, audio, hours, args.nj)
-
-
-def built_schedule(config: argparse.Namespace, model: Any) -> dict[str, float]:
-    """Build optimiser and scheduler as ESPnet will; returns the lengths of the schedule."""
-    from espnet2.tasks.abs_task import scheduler_classes
-
-    from espnet_star.tasks.star import StarTask
-
-    (optimizer,) = StarTask.build_optimizers(config, model)
-    if config.scheduler is None:
-        return {}
-    try:
-        scheduler = scheduler_classes[config.scheduler](optimizer, **config.scheduler_conf)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise StarError(
-            f"scheduler {config.scheduler} refuses scheduler_conf {config.scheduler_conf}: "
-            f"{first_line(error)}"
-        ) from error
-    return schedule_of(scheduler)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Of the training set: what goes into an update, and seconds of audio.
-
-    Attributes:
-        updates: Sizes and numbers.
-        largest: Seconds of the largest share that a rank gets of a batch, padding counted.
-        one_pass: Seconds of one pass over the data.
-        notes: What a user should know.
-    """
-
-    updates: UpdatePlan
-    largest: float
-    one_pass: float
-    notes: Sequence[str]
-
-
-def listed_batches(
-    config: argparse.Namespace, split: str, place: str, counts: Mapping[str, int], ranks: int
-) -> Batches:
-    """ESPnet's own batches of lists of files.
-
-    Args:
-        config: Options of ``star_train``.
-        split: ``train`` or ``valid``.
-        place: Where it is, for messages.
-        counts: Samples of each utterance.
-        ranks: Processes that share each batch.
-    """
-    from espnet2.train.distributed_utils import DistributedOption
-
-    from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
-    from espnet_star.tasks.star import StarTask
-
-    options = StarTask.build_iter_options(config, DistributedOption(), split)
-    with tempfile.TemporaryDirectory(prefix="star_plan-") as folder:
-        path = f"{folder}/utt2num_samples"
-        write_table(path, counts)
-        with capped([path], config.max_samples) as files:
-            batches = dealt_batches(config, options, files, ranks, f"{place} ({split})")
-            counts = read_counts(files[0])
-    # As ESPnet deals a batch out.
-    shares = (batch[rank::ranks] for batch in batches for rank in range(ranks))
-    largest = max(len(share) * max(counts[key] for key in share) for share in shares)
-    total = sum(counts[key] for batch in batches for key in batch)
-    sizes = [len(batch) for batch in batches]
-    updates = UpdatePlan.of(sizes, config.accum_grad, config.max_epoch, config.num_iters_per_epoch)
-    note = long_clips(counts, bins_of(options))
-    notes = [f"{split}: {note}"] if note else []
-    return Batches(updates, largest / SAMPLE_RATE, total / SAMPLE_RATE, notes)
-
-
-def shard_batches(plan: Plan, config: argparse.Namespace, ranks: int) -> Batches:
-    """Batches of shards, from their index."""
-    from espnet2.train.distributed_utils import DistributedOption
-
-    from espnet_star.data.lengths import bins_of
-    from espnet_star.tasks.shard_options import remarks, shard_iter_factory, shards_of
-    from espnet_star.tasks.star import StarTask
-
-    places = shards_of(config, "train")
-    options = StarTask.build_iter_options(config, DistributedOption(), "train")
-    factory = shard_iter_factory(config, options, "train", places, ranks)
-    stream = factory.stream
-    add_shards(plan, "train", stream.index)
-    updates = factory.update_plan(config.accum_grad, config.max_epoch)
-    notes = remarks(stream, config.num_workers, bins_of(options))
-    one_pass = float(stream.index.samples.sum()) / SAMPLE_RATE
-    return Batches(updates, stream.rule.largest, one_pass, notes)
-
-
-def batches_of(
-    plan: Plan, config: argparse.Namespace, args: argparse.Namespace, splits: Mapping[str, Survey]
-) -> Batches | None:
-    """Batches of both sets, with what is wrong with them; those of training are returned."""
-    found: dict[str, Batches] = {}
-    for split in ("train", "valid"):
-        shards, survey_of = getattr(config, f"{split}_shards"), splits.get(split)
-        try:
-            if shards and split == "train":
-                found[split] = shard_batches(plan, config, args.ranks)
-            elif not shards and survey_of and survey_of.counts:
-                place = getattr(args, split)[1]
-                found[split] = listed_batches(config, split, place, survey_of.counts, args.ranks)
-        except StarError as error:
-            plan.problems.append(str(error))
-    plan.notes += [note for batches in found.values() for note in batches.notes]
-    return found.get("train")
-
-
 def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
     """Print the plan; returns the exit code."""
-    from espnet_star.tasks.star import StarTask, describe_sizes
+    from espnet_star.tasks.plan import Sets, plan_training
+    from espnet_star.tasks.star import StarTask
 
-    gpu = find_gpu(args.gpu_type) if args.gpu_type else None
     config = StarTask.get_parser().parse_args(list(command))
-    StarTask.check_required_command_args(config)
-    if not args.train and not config.train_shards:
-        raise StarError("no data: give --train, or --train_shards among the options after --")
-    plan = Plan()
-    # Names are checked before anything is loaded.
-    splits = {name: split_of(args, name) for name in ("train", "valid") if getattr(args, name)}
-    for name, found in splits.items():
-        add_data(plan, name, found)
-    batches = batches_of(plan, config, args, splits)
-    model = StarTask.build_model(config)
-    plan.lines += describe_sizes(model.encoder, model.teacher)
-    seconds = {"batch": 0.0, "total": 0.0}
-    schedule = built_schedule(config, model)
-    if batches is not None:
-        expected = (config.expected_batch, config.expected_updates)
-        add_batches(plan, batches.updates, batches.largest, expected, schedule)
-        total = batches.updates.passes * batches.one_pass
-        seconds = {"batch": batches.largest, "total": total}
-    add_disk(plan, disk_needs(splits, str(Path(args.valid[1]).parent), model, vars(config)))
-    resources = Resources(args.ranks, gpu, args.price, args.utilisation, config.ngpu == 0)
-    add_cost(plan, model, probe(model), seconds, config.use_amp, resources)
-    return report(plan, args.out)
+    sets = Sets(
+        {name: getattr(args, name) for name in ("train", "valid") if getattr(args, name)},
+        AudioOptions(min_duration=args.min_duration, max_duration=args.max_duration),
+        {"train": args.max_hours, "valid": args.valid_hours},
+        args.nj,
+    )
+    return report(plan_training(config, sets, args.ranks), args.out)
 
 
 def report(plan: Plan, out: str | None) -> int:

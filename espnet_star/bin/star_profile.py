@@ -13,26 +13,17 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.analysis import cost_figure, cost_table
-from espnet_star.analysis.machine import load_average, machine_facts
-from espnet_star.analysis.profile import (
-    LIBRISPEECH_LENGTHS,
-    check_duration,
-    profile,
-    read_lengths,
-)
-from espnet_star.analysis.speed import measure_memory, measure_speed
+from espnet_star.analysis.compare import check_lengths, compare, timing_of
+from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, read_lengths
 from espnet_star.analysis.subjects import SHAPES, Subject, find_subjects
 from espnet_star.analysis.table import read_merged, write_json
 from espnet_star.bin.command import positive, run_tool, str2bool
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import write_lines
 from espnet_star.errors import StarError
-from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.students import PRESETS
 
 OUTPUTS = ("json", "markdown", "figure")
-# A load from which on times say more about the other processes.
-BUSY = 0.5
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -100,21 +91,17 @@ def _add_figure(group: Any) -> None:
     )
 
 
-def compare(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Find everything and check every option before the first model is measured."""
     disable_progress_bar()
-    timing = _timing(args)
+    timing = timing_of(args.seconds, args.threads, args.repeats, args.speed, args.memory)
     lengths = LIBRISPEECH_LENGTHS if args.lengths is None else read_lengths(args.lengths)
     subjects = find_subjects(args.models)
     found = _qualities(args, subjects)
-    longest = max([*lengths, *(round(s * SAMPLE_RATE) for s in timing.seconds)])
-    for subject in subjects:
-        check_duration(subject, longest)
+    check_lengths(subjects, lengths, timing)
     for name in OUTPUTS:
         _check_output(f"--{name}", getattr(args, name), args.force)
-    if timing.threads and timing.load is not None and timing.load > BUSY:
-        _say(f"warning: other processes are at work (load {timing.load:.1f}), times will be long")
-    content = cost_table.report(_measure(subjects, lengths, timing), lengths, timing)
+    content = compare(subjects, lengths, timing, _say)
     text = cost_table.markdown(content)
     print(text, end="")
     if args.json is not None:
@@ -125,33 +112,6 @@ def compare(args: argparse.Namespace) -> None:
         axis = cost_figure.cost_axis(args.x, timing.seconds, timing.threads)
         drawn = cost_figure.points(content["models"], found, args.y, axis)
         cost_figure.draw(drawn, axis.label, cost_figure.quality_label(args.y), args.figure)
-
-
-def _timing(args: argparse.Namespace) -> cost_table.Timing:
-    """What is to be timed.
-
-    Raises:
-        StarError: If a length is shorter than a frame, or there are fewer cores than threads.
-    """
-    if not (args.speed or args.memory):
-        return cost_table.Timing()
-    cores = machine_facts()["cores"]
-    threads = args.threads or sorted({1, cores})
-    if max(threads) > cores:
-        raise StarError(f"--threads {max(threads)}: there are {cores} cores to run them on")
-    for length in args.seconds:
-        if not RECEPTIVE_FIELD / SAMPLE_RATE <= length < float("inf"):
-            raise StarError(
-                f"--seconds {length:g}: expected at least {RECEPTIVE_FIELD / SAMPLE_RATE} s, "
-                "which is one frame"
-            )
-    return cost_table.Timing(
-        tuple(dict.fromkeys(args.seconds)),
-        tuple(dict.fromkeys(threads)) if args.speed else (),
-        args.repeats if args.speed else 0,
-        threads[-1] if args.memory else None,
-        load_average(),
-    )
 
 
 def _qualities(args: argparse.Namespace, subjects: Sequence[Subject]) -> dict[str, float]:
@@ -197,25 +157,6 @@ def _check_output(option: str, path: str | None, force: bool) -> None:
         raise DataError(f"{option} {path}: cannot be written there; choose another file")
 
 
-def _measure(
-    subjects: Sequence[Subject], lengths: Sequence[int], timing: cost_table.Timing
-) -> list[dict[str, Any]]:
-    """One row a model."""
-    rows = [profile(subject, lengths) for subject in subjects]
-    further = []
-    # Memory first: it may fail, and all models are held at once for the times.
-    if timing.memory_threads is not None:
-        further.append(measure_memory(subjects, timing.seconds, timing.memory_threads, _say))
-    if timing.threads:
-        further.append(
-            measure_speed(subjects, timing.seconds, timing.threads, timing.repeats, _say)
-        )
-    for found in further:
-        for row, more in zip(rows, found, strict=True):
-            row |= more
-    return rows
-
-
 def _say(text: str) -> None:
     print(f"star_profile: {text}", file=sys.stderr, flush=True)
 
@@ -223,7 +164,7 @@ def _say(text: str) -> None:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_profile", lambda: compare(args))
+    run_tool("star_profile", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
-from espnet_star.analysis.report import tables
-from espnet_star.analysis.report.experiment import labels, read_experiment
-from espnet_star.analysis.report.figures import need_matplotlib
-from espnet_star.analysis.report.heads import read_heads
-from espnet_star.analysis.report.listen import SpeechOptions, listen
-from espnet_star.analysis.report.page import compose, write
-from espnet_star.analysis.report.speech import choose_layers
-from espnet_star.analysis.table import read_merged
+from espnet_star.analysis.report.build import build_report
+from espnet_star.analysis.report.listen import SpeechOptions
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.errors import StarError
 from espnet_star.units import pluralize, size
 
 
@@ -74,20 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Check everything, then compute, draw and write."""
-    need_matplotlib()
-    outdir = Path(args.outdir)
-    if (outdir / "index.html").exists() and not args.force:
-        raise StarError(f"{outdir} already holds a report; give --force true to replace it")
-    for name in ("utterances", "cka_utterances"):
-        if getattr(args, name) < 1:
-            raise StarError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    paths = [Path(path) for path in args.expdirs]
-    experiments = [read_experiment(p, n) for p, n in zip(paths, labels(paths), strict=True)]
-    for found in experiments:
-        choose_layers(args.layers, found.student.num_layers)
-    heads = read_heads(args.heads)
-    results = tables.results(read_merged(args.results), args.results) if args.results else None
+    """Write the report, and say where it is."""
     options = SpeechOptions(
         data=args.data,
         teacher=args.teacher,
@@ -96,16 +75,17 @@ def report(args: argparse.Namespace) -> None:
         utterances=args.cka_utterances,
         undistilled=args.undistilled,
     )
-    now = datetime.now().astimezone()
-    for found in experiments:
-        print(f"{found.label}: {found.state(now)}", flush=True)
-        listen(found, options)
-        for note in found.notes:
-            print(f"{found.label}: {note}", flush=True)
-    path, count = write(compose(experiments, heads, results, now), outdir)
-    print(
-        f"{path}: {size(path.stat().st_size)}, {pluralize(count, 'figure')} in {outdir / 'figures'}"
+    path, count = build_report(
+        args.expdirs,
+        args.outdir,
+        options,
+        args.heads,
+        args.results,
+        args.force,
+        say=lambda text: print(text, flush=True),
     )
+    figures = f"{pluralize(count, 'figure')} in {Path(args.outdir) / 'figures'}"
+    print(f"{path}: {size(path.stat().st_size)}, {figures}")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -4,16 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.errors import StarError
-from espnet_star.formats.hub import check_repo, upload
-from espnet_star.formats.pack_card import licence_of
-from espnet_star.formats.unpack import extract_checked
-from espnet_star.units import size as amount
+from espnet_star.formats.hub import upload
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -29,44 +23,15 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def send(args: argparse.Namespace) -> None:
-    """Check the pack, then send it or show it."""
-    check_repo(args.hf_repo)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "pack"
-        # As they are: the hub's readers resolve the relative paths in configurations.
-        extract_checked(args.pack, folder)
-        readme = folder / "README.md"
-        if not readme.is_file():
-            raise StarError(f"{args.pack} has no README.md; star_pack writes one")
-        text = readme.read_text(encoding="utf-8")
-        licence = licence_of(text)
-        if licence is None:
-            raise StarError(f"{args.pack} names no licence; pack it again with --license")
-        if args.dry_run:
-            show(folder, args, licence, text)
-            return
-        print(f"{args.hf_repo}: {upload(folder, args.hf_repo, args.private, args.message)}")
-
-
-def show(folder: Path, args: argparse.Namespace, licence: str, text: str) -> None:
-    """Print what would be sent."""
-    visibility = "private" if args.private else "public"
-    print(f"Repository: {args.hf_repo} ({visibility}, made if it is not there)")
-    print(f"Licence: {licence}")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = [path.stat().st_size for path in files]
-    print(f"Files ({len(files)}, {amount(sum(sizes))}):")
-    for path, size in zip(files, sizes, strict=True):
-        print(f"{size:>12,}  {path.relative_to(folder).as_posix()}")
-    print(f"README.md:\n{text.rstrip()}")
-    print("Dry run: nothing was sent")
-
-
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_upload", lambda: send(args))
+
+    def send() -> None:
+        told = upload(args.pack, args.hf_repo, args.private, args.message, args.dry_run)
+        print(f"{args.hf_repo}{' (dry run, nothing was sent)' * args.dry_run}: {told}")
+
+    run_tool("star_upload", send)
 
 
 if __name__ == "__main__":

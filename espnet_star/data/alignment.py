@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_star.data.errors import DataError, some
+from espnet_star.data.kaldi import read_counts, read_table
+from espnet_star.yaml_files import read_yaml
 
 FIELD, HOP = 400, 320  # of a student's frame, in samples at 16 kHz
 # What ESPnet's encoders make of the frames by their input_layer; conv2d is their default.
@@ -68,6 +68,37 @@ def check_alignment(
     return Alignment(len(text), lost, joined)
 
 
+def check_head(
+    datadir: str | Path, config: str | Path, bpemodel: str | Path | None = None
+) -> list[str]:
+    """Which transcripts of a prepared directory the CTC of a head cannot align.
+
+    Args:
+        datadir: Has ``text`` and ``utt2num_samples``.
+        config: YAML file of ``asr_train``.
+        bpemodel: SentencePiece model of the tokens; characters without it.
+
+    Returns:
+        Lines to tell; none where all is well.
+
+    Raises:
+        StarError: If it can align none, or a file cannot be read.
+    """
+    joined = joined_frames(config)
+    if joined is None:
+        return [f"{config}: no CTC, or an encoder whose frame rate is not known ahead"]
+    directory = Path(datadir)
+    text, samples = read_table(directory / "text"), read_counts(directory / "utt2num_samples")
+    found = check_alignment(text, samples, tokeniser(bpemodel), joined)
+    lines = found.lines(directory)
+    if found.total and len(found.lost) == found.total:
+        raise DataError(
+            f"{lines[0]}; lower stack or subsampling in encoder_conf, take longer tokens "
+            "(token_type bpe), and check that text belongs to wav.scp"
+        )
+    return lines
+
+
 def tokeniser(bpemodel: str | Path | None) -> Tokenise:
     """Characters, or the pieces of a SentencePiece model.
 
@@ -97,12 +128,7 @@ def joined_frames(path: str | Path) -> int | None:
     Raises:
         DataError: If the file cannot be read.
     """
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot read the configuration ({error})") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path} must hold keys and values of asr_train")
+    config = read_yaml(path)
     if float((config.get("model_conf") or {}).get("ctc_weight", 0.5)) == 0.0:
         return None
     return _joined(config.get("encoder", "rnn"), config.get("encoder_conf") or {})

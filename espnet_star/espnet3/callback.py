@@ -16,6 +16,7 @@ from espnet3.components.callbacks.default_callbacks import AverageCheckpointsCal
 from espnet_star.espnet3.fsdp import shard
 from espnet_star.espnet3.record import espnet2_options
 from espnet_star.tasks.star import warn_of_scope
+from espnet_star.yaml_files import read_yaml
 
 
 class DistillationCallback(lightning.Callback):
@@ -81,7 +82,7 @@ class DistillationCallback(lightning.Callback):
 
     def _complete(self, settled: dict[str, Any]) -> None:
         path = self.directory / "config.yaml"
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path)
         config |= espnet2_options(config) | settled
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

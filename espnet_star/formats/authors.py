@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import HubertConfig
 
 from espnet_star.data.errors import some
@@ -31,6 +30,7 @@ from espnet_star.formats.fairseq_layout import (
 )
 from espnet_star.students.config import student_config
 from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
+from espnet_star.yaml_files import read_yaml
 
 PREFIX = "student_model."
 # The authors' reader drops this head too: no feature passes through it.
@@ -100,14 +100,7 @@ def read_architecture(path: str | Path) -> HubertConfig:
 
 
 def _read_distiller(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StarError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StarError(f"{path}: not a YAML file of plain values ({reason})") from error
-    block = content.get("distiller") if isinstance(content, dict) else None
+    block = read_yaml(path).get("distiller")
     if not isinstance(block, dict):
         raise StarError(
             f"{path}: has no block 'distiller'; give the YAML that the authors publish beside "

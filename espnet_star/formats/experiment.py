@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_star.errors import StarError
 from espnet_star.formats.hugging_face import load_weights
 from espnet_star.formats.model_file import read_model
 from espnet_star.students.star_encoder import StarEncoder
+from espnet_star.yaml_files import read_yaml
 
 # What ESPnet's trainer leaves, the most averaged first.
 MODEL_FILES = ("valid.loss.ave.pth", "valid.loss.best.pth", "latest.pth")
@@ -29,11 +28,11 @@ def is_distillation(directory: str | Path) -> bool:
     if not is_experiment(directory):
         return False
     try:
-        config = yaml.safe_load((Path(directory) / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        config = read_yaml(Path(directory) / "config.yaml")
+    except StarError:
         return True
     # Those of self-supervised training name their objective so.
-    return not (isinstance(config, dict) and {"loss", "pred_masked_weight"} & config.keys())
+    return not {"loss", "pred_masked_weight"} & config.keys()
 
 
 def load_experiment(directory: str | Path, model_file: str | Path | None = None) -> StarEncoder:
@@ -82,12 +81,8 @@ def read_experiment_config(directory: str | Path) -> dict[str, Any]:
             f"{directory} has no config.yaml; expected the folder of a distillation, as "
             "star_train writes it"
         )
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise StarError(f"{path} is not YAML ({reason}); it may have been cut short") from error
-    if not isinstance(config, dict) or "losses" not in config or config.get("encoder") != "star":
+    config = read_yaml(path)
+    if "losses" not in config or config.get("encoder") != "star":
         raise StarError(f"{path} is not a distillation's (espnet_star star_train writes one)")
     return config
 

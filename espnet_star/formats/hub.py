@@ -1,14 +1,17 @@
-"""A model's folder to and from the Hugging Face hub."""
+"""A pack to the Hugging Face hub, and a model's folder from it."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token, snapshot_download
+from huggingface_hub import HfApi, ModelCard, snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from espnet_star.errors import StarError, first_line
+from espnet_star.formats.unpack import extract_checked
+from espnet_star.units import size
 
 
 def check_repo(name: str) -> None:
@@ -23,32 +26,54 @@ def check_repo(name: str) -> None:
         raise StarError(f"{first_line(error)} Expected user/model") from error
 
 
-def upload(folder: str | Path, repo: str, private: bool = False, message: str = "Upload") -> str:
-    """Make the repository if it is not there, and send the folder in one commit.
+def upload(
+    pack: str | Path,
+    repo: str,
+    private: bool = False,
+    message: str = "Upload model",
+    dry_run: bool = False,
+) -> str:
+    """Send the files of a pack in one commit, into a repository that is made if need be.
 
     Args:
-        folder: What to send.
+        pack: What ``star_pack`` wrote; checked as before it is unpacked.
         repo: Name, ``user/model``.
         private: Whether a new repository is a private one.
         message: Message of the commit.
+        dry_run: Send nothing.
 
     Returns:
-        Address of the commit.
+        Address of the commit; with ``dry_run`` what would be sent.
 
     Raises:
-        StarError: Without a token, without network, or if the hub refuses.
+        StarError: If the pack is damaged or names no licence; without a token, without
+            network, or if the hub refuses.
     """
-    if get_token() is None:
-        raise StarError(
-            "no Hugging Face token here: run `hf auth login`, or set HF_TOKEN to a token that "
-            "may write"
-        )
-    api = HfApi()
-    try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-    except Exception as error:  # of the HTTP library, whichever the hub's client uses
-        raise StarError(f"{repo} was not uploaded: {first_line(error)}") from error
+    check_repo(repo)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "pack"
+        # As they are: the hub's readers resolve the relative paths in configurations.
+        extract_checked(pack, folder)
+        readme = folder / "README.md"
+        if not readme.is_file():
+            raise StarError(f"{pack} has no README.md; star_pack writes one")
+        text = readme.read_text(encoding="utf-8")
+        licence = ModelCard(text, ignore_metadata_errors=True).data.get("license")
+        if licence is None:
+            raise StarError(f"{pack} names no licence; pack it again with --license")
+        if dry_run:
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            listed = [
+                f"{path.relative_to(folder).as_posix()} ({size(path.stat().st_size)})"
+                for path in files
+            ]
+            return "\n".join([f"license: {licence}", *listed, text.rstrip()])
+        try:
+            api = HfApi(token=True)  # refuses in so many words where there is no token
+            api.create_repo(repo, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+        except Exception as error:  # of the HTTP library, whichever the hub's client uses
+            raise StarError(f"{repo} was not uploaded: {first_line(error)}") from error
     return str(commit.commit_url)
 
 

@@ -23,30 +23,46 @@ _TAGS = ["speech", "audio", "hubert", "knowledge-distillation", "star", "espnet"
 
 @dataclass(frozen=True)
 class Card:
-    """What a card tells.
+    """What a user says about a model.
 
     Attributes:
-        name: How a reader names the model: its hub name, or its directory.
-        config: The student's configuration.
-        params: Parameters of the student.
-        macs_per_second: Multiply-accumulates per second of audio.
-        speed: Real-time factor and how it was taken, empty if it was not.
-        training: Where the student comes from.
-        random_seed: Seed of weights that were drawn instead of distilled, else None.
-        licence: The hub's identifier, ``apache-2.0`` for instance; None leaves the terms to
-            those of teacher and data.
-        results: Table in Markdown, empty if there are no results.
+        name: How a reader names it: hub name, directory or file.
+        licence: The hub's identifier, ``apache-2.0`` for instance.
+        description: A sentence or more.
+        language: Code of its language, e.g. ``"en"``.
+        results: Table in Markdown.
+        inference_args: Decoding options that the results were made with.
+        terms: Name of the terms where there is no licence; None leaves them out.
     """
 
     name: str
+    licence: str | None = None
+    description: str | None = None
+    language: str | None = None
+    results: str | None = None
+    inference_args: str = ""
+    terms: str | None = "terms-of-teacher-and-data"
+
+
+@dataclass(frozen=True)
+class StudentFacts:
+    """What is known of a student itself.
+
+    Attributes:
+        config: Its configuration.
+        params: Its parameters.
+        training: Where it comes from.
+        macs_per_second: Multiply-accumulates per second of audio, None if not counted.
+        speed: Real-time factor and how it was taken, empty if it was not.
+        random_seed: Seed of weights that were drawn instead of distilled, else None.
+    """
+
     config: HubertConfig
     params: int
-    macs_per_second: float
     training: TrainingFacts
-    random_seed: int | None = None
+    macs_per_second: float | None = None
     speed: str = ""
-    licence: str | None = None
-    results: str = ""
+    random_seed: int | None = None
 
 
 def check_licence(identifier: str) -> str:
@@ -74,48 +90,48 @@ def is_foreign(directory: str | Path) -> bool:
         return True
 
 
-def model_card(card: Card) -> str:
-    """The card, Markdown behind a YAML header as the hub reads it."""
-    distilled = card.random_seed is None
+def model_card(card: Card, student: StudentFacts) -> str:
+    """The card of a student, Markdown behind a YAML header as the hub reads it."""
+    distilled = student.random_seed is None
     sections = [
-        f"---\n{_header(card)}\n---\n\n{MARK}\n\n# {card.name.rpartition('/')[2]}",
-        _summary(card),
-        _facts(card),
-        _training(card) if distilled and card.training.options else "",
+        f"---\n{_header(card, student)}\n---\n\n{MARK}\n\n# {card.name.rpartition('/')[2]}",
+        _summary(student),
+        _facts(student),
+        _training(student.training) if distilled and student.training.options else "",
         f"## Results\n\n{card.results.strip()}" if card.results else "",
-        _loading(card),
-        _padding(card),
-        _licence(card),
+        _loading(card.name),
+        _padding(student.config),
+        _licence(card.licence, distilled),
         _citation() if distilled else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _header(card: Card) -> str:
-    terms = None if card.licence else "terms-of-teacher-and-data"
+def _header(card: Card, student: StudentFacts) -> str:
     data = ModelCardData(
-        license=card.licence or "other",
-        license_name=terms,
+        language=card.language,
+        license=card.licence or ("other" if card.terms else None),
+        license_name=None if card.licence else card.terms,
         library_name="transformers",
         pipeline_tag="feature-extraction",
-        base_model=card.training.base_model if card.random_seed is None else None,
+        base_model=student.training.base_model if student.random_seed is None else None,
         tags=_TAGS,
     )
     return str(data.to_yaml()).strip()
 
 
-def _summary(card: Card) -> str:
-    config = card.config
+def _summary(student: StudentFacts) -> str:
+    config = student.config
     shape = (
-        f"{card.params / 1e6:.2f} M parameters, {config.num_hidden_layers} layers of width "
+        f"{student.params / 1e6:.2f} M parameters, {config.num_hidden_layers} layers of width "
         f"{config.hidden_size}, 50 frames per second"
     )
-    if card.random_seed is not None:
+    if student.random_seed is not None:
         return (
-            f"An encoder of speech with **random weights** (seed {card.random_seed}): {shape}. It "
-            "is the baseline that a distilled student of the same architecture has to beat."
+            f"An encoder of speech with **random weights** (seed {student.random_seed}): {shape}. "
+            "It is the baseline that a distilled student of the same architecture has to beat."
         )
-    teacher = f" from `{card.training.teacher}`" if card.training.teacher else ""
+    teacher = f" from `{student.training.teacher}`" if student.training.teacher else ""
     return (
         f"An encoder of speech: {shape}. It was distilled{teacher} with STaR (speech temporal "
         f"relation) by espnet_star {__version__}, and has the architecture of HuBERT, so that "
@@ -123,17 +139,18 @@ def _summary(card: Card) -> str:
     )
 
 
-def _facts(card: Card) -> str:
-    config, training = card.config, card.training
+def _facts(student: StudentFacts) -> str:
+    config, training = student.config, student.training
     rows: list[tuple[str, str]] = []
-    if card.random_seed is None:
+    if student.random_seed is None:
         rows += [("Teacher", f"`{training.teacher}`")] if training.teacher else []
         rows += [("Training data", _data(training))]
         rows += [("Objective", _objective(training))]
+    macs = f"{(student.macs_per_second or 0) / 1e9:.2f} G per second of audio"
     rows += [
-        ("Parameters", f"{card.params / 1e6:.2f} M"),
-        ("Multiply-accumulates", f"{card.macs_per_second / 1e9:.2f} G per second of audio"),
-        *([("Real-time factor", card.speed)] if card.speed else []),
+        ("Parameters", f"{student.params / 1e6:.2f} M"),
+        *([("Multiply-accumulates", macs)] if student.macs_per_second else []),
+        *([("Real-time factor", student.speed)] if student.speed else []),
         ("Input", "waveform at 16 kHz, mono, in [-1, 1), not normalised"),
         (
             "Output",
@@ -164,13 +181,12 @@ def _objective(training: TrainingFacts) -> str:
     return "; ".join(terms) or "not recorded"
 
 
-def _training(card: Card) -> str:
-    options = yaml.safe_dump(card.training.options, sort_keys=False, allow_unicode=True)
+def _training(training: TrainingFacts) -> str:
+    options = yaml.safe_dump(training.options, sort_keys=False, allow_unicode=True)
     return f"## Training\n\nKeys of ESPnet's configuration:\n\n```yaml\n{options.strip()}\n```"
 
 
-def _loading(card: Card) -> str:
-    name = card.name
+def _loading(name: str) -> str:
     return f'''## How to load
 
 `{name}` stands for this directory or its name on the hub.
@@ -224,8 +240,8 @@ python -m espnet2.bin.asr_train --frontend s3prl --frontend_conf multilayer_feat
 ```'''
 
 
-def _padding(card: Card) -> str:
-    if card.config.feat_extract_norm == "group":
+def _padding(config: HubertConfig) -> str:
+    if config.feat_extract_norm == "group":
         text = (
             "The first convolution is followed by a group norm over time. transformers, and with\n"
             "it s3prl and ESPnet's own frontends, takes its statistics over padding too: in a\n"
@@ -246,10 +262,10 @@ def _padding(card: Card) -> str:
     return f"## Padded batches\n\n{text}\n\n{s3prl}"
 
 
-def _licence(card: Card) -> str:
-    if card.licence and card.licence != "other":
-        return f"## Licence\n\n`{card.licence}`."
-    if card.random_seed is not None:
+def _licence(licence: str | None, distilled: bool) -> str:
+    if licence and licence != "other":
+        return f"## Licence\n\n`{licence}`."
+    if not distilled:
         return "## Licence\n\nNone was stated."
     return (
         "## Licence\n\nNone was stated for these weights. They were learned from the teacher's\n"

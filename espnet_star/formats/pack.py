@@ -18,10 +18,12 @@ from espnet2.bin.pack import main as espnet_pack
 
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import MODEL_FILES, load_experiment
+from espnet_star.formats.model_card import CARD, Card, StudentFacts, model_card
 from espnet_star.formats.model_file import read_model
-from espnet_star.formats.pack_card import Card, student_card, task_card
-from espnet_star.formats.unpack import read_yaml
+from espnet_star.formats.pack_card import packed_student, task_card
+from espnet_star.formats.training_facts import training_facts
 from espnet_star.students.star_encoder import StarEncoder
+from espnet_star.yaml_files import read_yaml
 
 # ESPnet tells the format by the suffix, as we do.
 SUFFIXES = (".zip", ".tgz", ".tar")
@@ -114,7 +116,7 @@ def pack_model(
         else:
             check_stands_alone(config, model)
             text = task_card(task, card, config, home.relative_to(root).as_posix(), model.name)
-        (root / "README.md").write_text(text, encoding="utf-8")
+        (root / CARD).write_text(text, encoding="utf-8")
         _point_to_packed(config, root)
         shutil.copyfile(model, home / model.name)
         (home / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -183,7 +185,7 @@ def check_options(options: Sequence[str | Path]) -> list[Path]:
         StarError: If one is missing or would take another's place.
     """
     paths = [Path(option) for option in options]
-    taken = {"README.md", "meta.yaml", "config.json", "model.safetensors"}
+    taken = {CARD, "meta.yaml", "config.json", "model.safetensors"}
     for path in paths:
         if not path.is_file():
             raise StarError(f"{path} is no file; nothing was packed")
@@ -213,9 +215,14 @@ def _stage_student(
         for path in sorted(Path(directory).iterdir()):
             if path.suffix in {".json", ".safetensors"}:
                 shutil.copyfile(path, root / path.name)
-    written = Path(directory) / "README.md" if directory is not None else root / "README.md"
-    text = written.read_text(encoding="utf-8") if written.is_file() else None
-    return student_card(card, student, text)
+    written = None if directory is None else Path(directory) / CARD
+    if written is not None and written.is_file():
+        return packed_student(written.read_text(encoding="utf-8"), card)
+    # A pack is unpacked into a folder; a hub's name can be loaded itself.
+    name = "student" if Path(card.name).suffix in SUFFIXES else card.name
+    size = sum(parameter.numel() for parameter in student.parameters())
+    facts = StudentFacts(student.config, size, training_facts(expdir))
+    return packed_student(model_card(Card(name, card.licence, terms=None), facts), card)
 
 
 def _point_to_packed(config: dict[str, Any], root: Path) -> None:

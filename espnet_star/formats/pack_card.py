@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -11,7 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from espnet_star import __version__
 from espnet_star.errors import StarError
-from espnet_star.students.star_encoder import StarEncoder
+from espnet_star.formats.model_card import Card
 
 # Options of asr_inference that Speech2Text takes under the same names.
 _DECODING = {
@@ -25,7 +24,6 @@ _DECODING = {
     "penalty",
 }
 _PIPELINES = {
-    "ssl": "feature-extraction",
     "asr": "automatic-speech-recognition",
     "cls": "audio-classification",
     "spk": "audio-classification",
@@ -37,27 +35,6 @@ _SOURCES = """
 STaR: [arXiv 2312.09040](https://arxiv.org/abs/2312.09040). ESPnet:
 [arXiv 1804.00015](https://arxiv.org/abs/1804.00015).
 """
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a user says about a model.
-
-    Attributes:
-        name: Hub repository, or file, that the README's commands name.
-        licence: Licence as the hub spells it, e.g. ``"cc-by-4.0"``.
-        description: A sentence or more.
-        language: Code of its language, e.g. ``"en"``.
-        results: Markdown table.
-        inference_args: Decoding options that the results were made with.
-    """
-
-    name: str
-    licence: str | None = None
-    description: str | None = None
-    language: str | None = None
-    results: str | None = None
-    inference_args: str = ""
 
 
 def task_card(task: str, card: Card, config: dict[str, Any], home: str, model_file: str) -> str:
@@ -123,58 +100,30 @@ python -m espnet_star {command} \\
     )
 
 
-def student_card(card: Card, student: StarEncoder, written: str | None = None) -> str:
-    """README of a student.
+def packed_student(text: str, card: Card) -> str:
+    """A student's card with what its user says, and the way to unpack it.
 
     Args:
+        text: README that lies with the student, of :func:`model_card` for instance.
         card: What its user says.
-        student: The student.
-        written: README that lies with the student already; kept, with the licence and the
-            way to unpack added.
     """
-    use = f"""## The pack
+    present = ModelCard(text, ignore_metadata_errors=True)
+    for key, value in {"license": card.licence, "language": card.language}.items():
+        if value is not None:
+            present.data[key] = value
+    present.data["tags"] = sorted({*(present.data.get("tags") or []), "espnet", "espnet_star"})
+    return f"""---
+{present.data.to_yaml()}
+---
+
+{present.text.strip()}
+{_paragraph(card.description)}
+## The pack
 
 ```sh
 python -m espnet_star star_unpack --pack {card.name} --outdir student
 ```
-
-```python
-import torch
-from espnet_star.students import StarEncoder
-
-student = StarEncoder.from_pretrained("student")
-outputs = student.layer_outputs(torch.randn(1, 16000), torch.tensor([16000]))
-print(len(outputs.hidden_states), outputs.hidden_states[-1].shape)
-```
-
-The same folder loads with `transformers.HubertModel.from_pretrained("student")`.
-"""
-    if written is not None:
-        present = ModelCard(written, ignore_metadata_errors=True)
-        fields = {"license": card.licence, "language": card.language}
-        for key, value in fields.items():
-            if value is not None:
-                present.data[key] = value
-        present.data["tags"] = sorted({*(present.data.get("tags") or []), "espnet", "espnet_star"})
-        text = present.text.strip()
-        front = f"---\n{present.data.to_yaml()}\n---\n\n"
-        return f"{front}{text}\n{_paragraph(card.description)}\n{use}{_results(card)}"
-    layers, width = student.num_layers, student.output_size()
-    size = sum(parameter.numel() for parameter in student.parameters()) / 1e6
-    return (
-        _front("ssl", card)
-        + f"""# {_title(card)}
-
-A speech encoder of {size:.2f} M parameters, {layers} layers of width {width},
-distilled with STaR by espnet_star {__version__}. Raw speech at 16 kHz in, 50 frames per second out.
-{_paragraph(card.description)}
-{use}{_results(card)}{_SOURCES}"""
-    )
-
-
-def licence_of(text: str) -> str | None:
-    """Licence in the front matter of a README."""
-    return ModelCard(text, ignore_metadata_errors=True).data.get("license")
+{_results(card)}"""
 
 
 def _front(task: str, card: Card) -> str:

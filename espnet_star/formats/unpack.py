@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -14,6 +13,7 @@ from espnet2.main_funcs.pack_funcs import find_path_and_change_it_recursive
 from espnet_star.errors import StarError, first_line
 from espnet_star.formats.archive import extract, open_members
 from espnet_star.formats.model_file import refusal
+from espnet_star.yaml_files import read_yaml
 
 META = "meta.yaml"
 # Read by torch.load, which runs what a pickle asks for unless weights_only holds it back.
@@ -147,22 +147,6 @@ def _read_meta(path: Path, names: set[str], source: str) -> dict[str, dict[str, 
                 )
         meta[part] = {str(key): str(name) for key, name in entries.items()}
     return meta
-
-
-def read_yaml(path: Path, shown: str) -> dict[str, Any]:
-    """A YAML file as a mapping.
-
-    Raises:
-        StarError: If it is anything else, or asks for Python objects.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise StarError(f"{shown} is not plain YAML ({reason})") from error
-    if not isinstance(values, dict):
-        raise StarError(f"{shown} must hold a mapping, got {type(values).__name__}")
-    return values
 
 
 def _point_paths(folder: Path, name: str, outdir: Path) -> None:

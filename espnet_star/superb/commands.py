@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet_star.superb.config import Settings, TaskSettings, merge
+from espnet_star.superb.config import Settings, TaskSettings
 from espnet_star.superb.student import Upstream, digest_of
 from espnet_star.superb.tasks import TASKS
+from espnet_star.yaml_files import merge
 
 UPSTREAM_NAME = "hf_hubert_custom"
 CONFIG = "s3prl.yaml"

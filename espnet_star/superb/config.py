@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeVar
 
-import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from espnet_star.data.errors import DataError
-from espnet_star.errors import unknown_name
+from espnet_star.errors import first_line, unknown_name
 from espnet_star.superb.corpora import CORPORA
 from espnet_star.superb.tasks import TASKS
+from espnet_star.yaml_files import merge, read_yaml
 
-# Distances of s3prl/downstream/quesst14_dtw/expert.py; any other of scipy's cdist works too.
-DISTANCES = ("cosine_exp", "cosine", "cosine_neg_log", "cityblock", "euclidean")
+Typed = TypeVar("Typed")
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskSettings:
     """How one task is run.
 
@@ -29,7 +29,8 @@ class TaskSettings:
         steps: Updates of the task's head.
         warmup_steps: Those over which the rate rises; None keeps it constant.
         folds: Folds of a cross validation.
-        dist_method: Distance between frames (query by example).
+        dist_method: Distance between frames (query by example): s3prl's cosine_exp, cosine,
+            cosine_neg_log, cityblock, euclidean, or any other of scipy's cdist.
         layers: Hidden states to try (query by example); None for all.
         overrides: Keys of s3prl's own configuration, over everything else.
     """
@@ -37,13 +38,13 @@ class TaskSettings:
     lr: float | None = None
     steps: int | None = None
     warmup_steps: int | None = None
-    folds: tuple[int, ...] = ()
+    folds: list[int] = field(default_factory=list)
     dist_method: str = "cosine_exp"
-    layers: tuple[int, ...] | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    layers: list[int] | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
     """What a configuration says.
 
@@ -58,23 +59,14 @@ class Settings:
         tasks: Settings of each task, in the table's order.
     """
 
-    s3prl_python: str | None
-    cache_dir: str | None
-    dscore: str | None
-    num_workers: int
-    check_counts: bool
-    seeds: tuple[int, ...]
-    data: Mapping[str, Path | None]
-    tasks: Mapping[str, TaskSettings]
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with another laid over it, nested mappings key by key."""
-    merged = dict(copy.deepcopy(dict(base)))
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
-    return merged
+    s3prl_python: str | None = None
+    cache_dir: str | None = None
+    dscore: str | None = None
+    num_workers: int = 6
+    check_counts: bool = True
+    seeds: list[int] = field(default_factory=lambda: [0])
+    data: dict[str, Path | None] = field(default_factory=dict)
+    tasks: dict[str, TaskSettings] = field(default_factory=dict)
 
 
 def load_settings(paths: Sequence[str | Path], data: Sequence[str] = ()) -> Settings:
@@ -85,14 +77,14 @@ def load_settings(paths: Sequence[str | Path], data: Sequence[str] = ()) -> Sett
         data: ``CORPUS=FOLDER``, over what the files say.
 
     Raises:
-        DataError: If a file cannot be read, or a value is of the wrong kind.
-        StarError: If a key, a task or a corpus is unknown.
+        DataError: If a value is of the wrong kind.
+        StarError: If a file cannot be read, or a key, a task or a corpus is unknown.
     """
     content: dict[str, Any] = {}
     where = ""
     for path in paths:
         where = str(path)
-        content = merge(content, _read(path))
+        content = merge(content, read_yaml(path))
         _check_keys(content, where)
     for text in data:
         name, equals, folder = text.partition("=")
@@ -104,19 +96,6 @@ def load_settings(paths: Sequence[str | Path], data: Sequence[str] = ()) -> Sett
     return _settings(content, where)
 
 
-def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
-    return content
-
-
-_KEYS = {f.name for f in Settings.__dataclass_fields__.values()}
 _TASK_KEYS = {
     name: {"overrides"}
     | ({"lr", "steps", "warmup_steps"} if task.problem else {"dist_method", "layers"})
@@ -133,123 +112,85 @@ def _check_keys(content: Mapping[str, Any], where: str) -> None:
             if name not in choices:
                 raise DataError(f"{where}: {unknown_name(kind, str(name), choices)}")
 
-    known("key", content, _KEYS)
+    known("key", content, {part.name for part in fields(Settings)})
     known("corpus", content.get("data") or {}, CORPORA)
     known("task", content.get("tasks") or {}, TASKS)
     for name, task in (content.get("tasks") or {}).items():
         known(f"key of task {name}", task or {}, _TASK_KEYS[name])
 
 
-class _Reader:
-    """Values of a mapping, each checked; errors name the file and the key."""
+def typed(schema: type[Typed], values: Mapping[str, Any], where: str) -> Typed:
+    """Values as a data class says, each checked by OmegaConf; null and "" leave the default.
 
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self._values = values
-        self._where = where
+    Args:
+        schema: The data class.
+        values: By the names of its fields.
+        where: File and section, for messages.
 
-    def wrong(self, key: str, expected: str) -> DataError:
-        return DataError(
-            f"{self._where} {key}: expected {expected}, found {self._values.get(key)!r}"
-        )
-
-    def integer(self, key: str, least: int, default: int | None = None) -> int | None:
-        value = self._values.get(key, default)
-        if value is None and default is None:
-            return None
-        if not _is_integer(value, least):
-            raise self.wrong(key, f"an integer of at least {least}")
-        return value
-
-    def integers(self, key: str, default: Sequence[int] | None) -> tuple[int, ...] | None:
-        value = self._values.get(key, default)
-        if value is None and default is None:
-            return None
-        whole = isinstance(value, list | tuple) and value and all(_is_integer(v, 0) for v in value)
-        if not whole or len(set(value)) < len(value):
-            raise self.wrong(key, "a list of different integers, [0, 1]")
-        return tuple(value)
-
-    def text(self, key: str) -> str | None:
-        value = self._values.get(key)
-        if value is not None and (not isinstance(value, str) or not value):
-            raise self.wrong(key, "a path or null")
-        return value
-
-    def rate(self, key: str) -> float:
-        value = self._values.get(key)
-        if isinstance(value, str):
-            # YAML 1.1 takes 1e-4 for text.
-            try:
-                value = float(value)
-            except ValueError:
-                raise self.wrong(key, "a learning rate such as 1.0e-4") from None
-        if not is_number(value) or not 0 < value < math.inf:
-            raise self.wrong(key, "a learning rate such as 1.0e-4")
-        return float(value)
-
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self._values.get(key, default)
-        if not isinstance(value, bool):
-            raise self.wrong(key, "true or false")
-        return value
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value = self._values.get(key) or {}
-        if not isinstance(value, dict):
-            raise self.wrong(key, "a mapping")
-        return value
+    Raises:
+        DataError: Naming the key.
+    """
+    given = {key: value for key, value in values.items() if value is not None and value != ""}
+    for key, value in given.items():
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {key: value})
+        except OmegaConfBaseException as error:
+            named = error.full_key or key
+            raise DataError(f"{where} {named}: {first_line(error)}") from error
+    found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
+    return found  # type: ignore[no-any-return]
 
 
-def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value that was read is a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def expect(right: bool, where: str, key: str, expected: str, found: Any) -> None:
+    """Refuse a value of the right type that means nothing.
 
-
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    Raises:
+        DataError: Naming the key.
+    """
+    if not right:
+        raise DataError(f"{where} {key}: expected {expected}, found {found!r}")
 
 
 def _settings(content: Mapping[str, Any], where: str) -> Settings:
-    reader = _Reader(content, f"{where}:")
-    folders = _Reader(content.get("data") or {}, f"{where}: data:")
     written = content.get("tasks") or {}
-    data = {name: folders.text(name) for name in CORPORA}
-    return Settings(
-        s3prl_python=reader.text("s3prl_python"),
-        cache_dir=reader.text("cache_dir"),
-        dscore=reader.text("dscore"),
-        num_workers=reader.integer("num_workers", 0, 6) or 0,
-        check_counts=reader.boolean("check_counts", True),
-        seeds=reader.integers("seeds", [0]) or (0,),
-        data={n: None if f is None else Path(f).expanduser().absolute() for n, f in data.items()},
-        tasks={
-            name: _task(name, written[name] or {}, f"{where}: tasks: {name}:")
-            for name in TASKS
-            if name in written
-        },
-    )
+    folders = {k: v for k, v in (content.get("data") or {}).items() if v not in (None, "")}
+    settings = typed(Settings, {**content, "data": folders, "tasks": {}}, f"{where}:")
+    expect(settings.num_workers >= 0, f"{where}:", "num_workers", "0 or more", settings.num_workers)
+    _check_distinct(settings.seeds, f"{where}:", "seeds")
+    settings.data = dict.fromkeys(CORPORA) | {
+        name: folder.expanduser().absolute() for name, folder in settings.data.items() if folder
+    }
+    settings.tasks = {
+        name: _task(name, written[name] or {}, f"{where}: tasks: {name}:")
+        for name in TASKS
+        if name in written
+    }
+    return settings
+
+
+def _check_distinct(values: Sequence[int], where: str, key: str) -> None:
+    right = bool(values) and min(values) >= 0 and len(set(values)) == len(values)
+    expect(right, where, key, "a list of different integers, [0, 1]", values)
 
 
 def _task(name: str, values: Mapping[str, Any], where: str) -> TaskSettings:
-    reader = _Reader(values, where)
-    overrides = reader.mapping("overrides")
+    task = typed(TaskSettings, values, where)
     if not TASKS[name].problem:
-        method = values.get("dist_method", DISTANCES[0])
-        if not isinstance(method, str) or not method:
-            raise reader.wrong("dist_method", f"a distance such as {', '.join(DISTANCES)}")
-        return TaskSettings(
-            dist_method=method, layers=reader.integers("layers", None), overrides=overrides
-        )
-    steps, warmup = reader.integer("steps", 1), reader.integer("warmup_steps", 1)
-    if steps is None:
-        raise reader.wrong("steps", "a number of updates")
-    if warmup is not None and warmup >= steps:
-        raise reader.wrong("warmup_steps", f"less than the {steps} steps, or null")
-    folds = reader.integers("folds", TASKS[name].folds) if TASKS[name].folds else ()
-    extra = set(folds or ()) - set(TASKS[name].folds)
-    if extra:
-        raise reader.wrong("folds", f"some of {list(TASKS[name].folds)}")
-    return TaskSettings(reader.rate("lr"), steps, warmup, folds or (), overrides=overrides)
+        if task.layers is not None:
+            _check_distinct(task.layers, where, "layers")
+        return task
+    lr, steps, warmup = task.lr, task.steps, task.warmup_steps
+    right = lr is not None and 0 < lr < math.inf
+    expect(right, where, "lr", "a learning rate such as 1.0e-4", lr)
+    expect(steps is not None and steps > 0, where, "steps", "a number of updates", steps)
+    right = warmup is None or 0 < warmup < (steps or 0)
+    expect(right, where, "warmup_steps", f"less than the {steps} steps, or null", warmup)
+    folds = list(TASKS[name].folds)
+    if folds:
+        task.folds = task.folds if "folds" in values else folds
+        _check_distinct(task.folds, where, "folds")
+        expect(set(task.folds) <= set(folds), where, "folds", f"some of {folds}", task.folds)
+    return task
 
 
 def choose(settings: Settings, names: Sequence[str]) -> list[str]:

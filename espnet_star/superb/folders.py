@@ -1,10 +1,9 @@
-"""The folders of runs: one writer, no mixture of students or settings, no torn checkpoint."""
+"""The folders of runs: no mixture of students or settings, no torn checkpoint."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import yaml
 
 from espnet_star.analysis.table import read_json, write_json
 from espnet_star.data.errors import DataError
-from espnet_star.run_lock import exclusive
 from espnet_star.superb.commands import CONFIG, Run
 from espnet_star.superb.results import RESULT, identity
 from espnet_star.superb.student import Upstream
@@ -20,22 +18,6 @@ from espnet_star.superb.student import Upstream
 IDENTITY = "student.json"
 # s3prl/problem/base.py, _save_ckpts_to_dir, writes these in this order.
 _FIRST, _LAST = "optimizer.pt", "config.yaml"
-
-
-@contextmanager
-def locked(outdir: Path) -> Iterator[None]:
-    """Hold a folder for one process, on this machine or on others that share it.
-
-    Raises:
-        StarError: If another holds it, or it cannot be written.
-    """
-    with ExitStack() as stack:
-        try:
-            outdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(exclusive(outdir, "--outdir"))
-        except OSError as error:
-            raise DataError(f"{outdir}: cannot be written ({error.strerror})") from error
-        yield
 
 
 def check_identity(run: Run, upstream: Upstream) -> None:

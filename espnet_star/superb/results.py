@@ -7,14 +7,13 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from espnet_star.analysis.table import read_json, write_json
 from espnet_star.data.errors import DataError
 from espnet_star.superb.commands import Run
-from espnet_star.superb.config import is_number
 from espnet_star.superb.probe import Environment
 from espnet_star.superb.student import Upstream
 from espnet_star.superb.tasks import TASKS
@@ -23,6 +22,11 @@ RUN = "run.json"
 RESULT = "result.json"
 # What the corpus's scorer (score-TWV-Cnxe.sh) writes to score.out beside the detections.
 _TWV = re.compile(r"maxTWV:\s*(\S+)\s+Threshold")
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value that was read is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_scores(run: Run) -> dict[str, float]:

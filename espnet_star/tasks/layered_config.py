@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from espnet2.utils import config_argparse
 
-from espnet_star.errors import STOP_CODE, StarError, first_line
-from espnet_star.yaml_numbers import as_numbers
+from espnet_star.errors import STOP_CODE, StarError
+from espnet_star.yaml_files import as_numbers, merge, read_yaml
 
 BASE = "base"
 
@@ -39,36 +38,13 @@ def read_layers(path: str | Path) -> dict[str, Any]:
         if place in seen:
             raise StarError(f"{current}: its bases lead back to itself; drop one of them")
         seen.append(place)
-        layer = _read(current)
+        layer = read_yaml(current)
         base = layer.pop(BASE, None)
         layers.append(layer)
         current = None if base is None else current.parent / str(base)
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         merged = merge(merged, layer)
-    return merged
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StarError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StarError(f"{path}: not YAML ({first_line(error)})") from error
-    if not isinstance(content, dict):
-        raise StarError(f"{path}: expected keys and values, found {type(content).__name__}")
-    return content
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay one configuration over another; mappings in both are merged, at any depth."""
-    merged = dict(below)
-    for key, value in above.items():
-        former = merged.get(key)
-        if isinstance(former, dict) and isinstance(value, dict):
-            value = merge(former, value)
-        merged[key] = value
     return merged
 
 

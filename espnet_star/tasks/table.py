@@ -75,6 +75,12 @@ def trained_task(tool: str) -> str | None:
     return task if task in TASKS and task != tool else None
 
 
+def takes_the_student(tool: str) -> bool:
+    """Whether a tool trains or decodes a task of the table: ``asr_train``, ``asr_inference``."""
+    task = trained_task(tool) or tool.removesuffix("_inference")
+    return task in TASKS and task != tool and is_espnet_tool(tool)
+
+
 def _modules(package: str) -> set[str]:
     """Names of the modules of a package of ESPnet, whose ``__init__`` files import nothing."""
     found = importlib.util.find_spec(package)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from espnet_star.data.errors import some
 from espnet_star.errors import StarError, first_line
 from espnet_star.formats.archive import Member, open_members
 from espnet_star.formats.model_file import read_model
-from espnet_star.formats.unpack import META, read_yaml, unpack
+from espnet_star.formats.unpack import META, unpack
 from espnet_star.teachers.zoo import local_copy
+from espnet_star.yaml_files import parse_yaml, read_yaml
 
 CONFIG = "config.yaml"
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -243,14 +243,8 @@ def _packed_config(path: Path) -> dict[str, Any]:
 
 
 def _member_yaml(member: Member, shown: str) -> dict[str, Any]:
-    try:
-        with member.open() as file:
-            values = yaml.safe_load(file.read().decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StarError(f"{shown} is not plain YAML ({first_line(error)})") from error
-    if not isinstance(values, dict):
-        raise StarError(f"{shown} must hold a mapping, got {type(values).__name__}")
-    return values
+    with member.open() as file:
+        return parse_yaml(file.read(), shown)
 
 
 def _pick(named: Mapping[str, Any], ending: str, source: str) -> str:

@@ -7,17 +7,12 @@ from espnet_star.analysis.profile import count_macs
 from espnet_star.analysis.subjects import find_subject
 from espnet_star.analysis.training_cost import (
     BYTES_PER_TRAINED,
-    GPUS,
     Probe,
     checkpoint_bytes,
-    find_gpu,
-    gpu_of_card,
     memory_of_a_rank,
     probe,
-    training_hours,
 )
 from espnet_star.distillation import StarDistillation
-from espnet_star.errors import StarError
 from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
@@ -63,34 +58,3 @@ def test_memory_of_a_rank_and_of_the_disk(model, tiny_options):
     assert memory_of_a_rank(model, found, 60) == at_rest + 90_000
     assert memory_of_a_rank(model, found, 20, precision_bytes=2) == at_rest + 15_000
     assert checkpoint_bytes(model, kept=5) == 4 * trained * 13
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("NVIDIA H200", "h200"),
-        ("NVIDIA H100 80GB HBM3", "h100-80g"),
-        ("NVIDIA H100 PCIe", "h100-pcie"),
-        ("NVIDIA A100-SXM4-80GB", "a100-80g"),
-        ("NVIDIA A100 80GB PCIe", "a100-80g"),
-        ("NVIDIA A100-SXM4-40GB", "a100-40g"),
-        ("Tesla V100-SXM2-32GB", "v100-32g"),
-        ("NVIDIA GeForce RTX 4090", "rtx4090"),
-    ],
-)
-def test_a_card_is_known_by_its_driver_name(name, key):
-    """Fails if a share of the peak is told of another card's peak."""
-    assert gpu_of_card(name) == (key, GPUS[key])
-
-
-@pytest.mark.parametrize("name", ["NVIDIA H200 NVL", "NVIDIA A100X", "NVIDIA L40", "AMD EPYC"])
-def test_an_unknown_card_has_no_peak(name):
-    assert gpu_of_card(name) is None
-
-
-def test_hours_are_operations_over_assumed_arithmetic():
-    gpu = GPUS["a100-80g"]
-    hours = training_hours(156e12 * 3600, gpu, 2, True, 0.5)
-    assert hours == {"wall": pytest.approx(0.5), "gpu": pytest.approx(1.0)}
-    with pytest.raises(StarError, match="Did you mean 'a100-80g'"):
-        find_gpu("a100-80gb")

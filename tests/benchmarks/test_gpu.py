@@ -17,6 +17,7 @@ import gpu_step
 import pytest
 import torch
 from collect_wheels import pip_commands
+from gpu_card import GPUS, known_gpu
 from gpu_run import NOT_COMPILED, Run, attempt
 
 from espnet_star.losses import gram_forms
@@ -184,3 +185,26 @@ def test_wheels_are_those_of_the_other_machine():
         assert line[line.index("--python-version") + 1] == "3.12"
         assert line[line.index("--dest") + 1] == "there" and "--only-binary=:all:" in line
         assert "manylinux_2_28_x86_64" in line and "manylinux2014_x86_64" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H100 80GB HBM3", "h100-80g"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80g"),
+        ("NVIDIA A100 80GB PCIe", "a100-80g"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40g"),
+        ("Tesla V100-SXM2-32GB", "v100-32g"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+    ],
+)
+def test_a_card_is_known_by_its_driver_name(name, key):
+    """Fails if a share of the peak is told of another card's peak."""
+    assert known_gpu(name) is GPUS[key]
+
+
+@pytest.mark.parametrize("name", ["NVIDIA H200 NVL", "NVIDIA A100X", "NVIDIA L40", "AMD EPYC"])
+def test_an_unknown_card_has_no_peak(name):
+    assert known_gpu(name) is None

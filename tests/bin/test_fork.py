@@ -1,5 +1,6 @@
 """A bug here runs a job in the wrong environment, loses its exit code, or leaves it running."""
 
+import importlib
 import multiprocessing
 import os
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from espnet_star.analysis.runner import Command, Job
-from espnet_star.bin.fork import as_tool, starter
+from espnet_star.bin.fork import as_tool, modules, starter
 
 TOOL = [sys.executable, "-m", "espnet_star"]
 
@@ -28,6 +29,7 @@ def test_only_our_tools_by_our_own_python_are_forked(tmp_path):
         "star_score",
         ["table", "--out", "x"],
     )
+    assert as_tool([*TOOL, "cls_train", "--x"]) == ("cls_train", ["--x"])
     other = tmp_path / "python"
     other.symlink_to(sys.executable)
     for command in (
@@ -38,6 +40,15 @@ def test_only_our_tools_by_our_own_python_are_forked(tmp_path):
         ["env", "A=1", *TOOL, "star_score"],
     ):
         assert as_tool(command) is None, command
+
+
+def test_modules_that_jobs_share_are_imported_once():
+    """Fails if a stage of trainings imports ESPnet in each of them again."""
+    for tool in ("star_score", "asr_train", "cls_inference"):
+        for name in modules(tool):
+            importlib.import_module(name)
+    assert "espnet2.bin.asr_train" in modules("asr_train")
+    assert "espnet2.tasks.cls" in sys.modules
 
 
 def test_a_single_job_is_a_process_of_its_own():

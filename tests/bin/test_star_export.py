@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoFeatureExtractor, AutoModel, HubertModel
 
-from espnet_star.analysis import profile
+from espnet_star.analysis import profile, student_cost
 from espnet_star.analysis.subjects import find_subject
 from espnet_star.bin.star_export import main
 from espnet_star.formats import hugging_face
@@ -46,7 +46,7 @@ def experiment(tmp_path):
 @pytest.fixture
 def export(experiment, tmp_path, capsys, monkeypatch):
     # The cost of one utterance instead of 32, no timing: these tests export often.
-    monkeypatch.setattr(profile, "LIBRISPEECH_LENGTHS", (16000,))
+    monkeypatch.setattr(student_cost, "LIBRISPEECH_LENGTHS", (16000,))
 
     def call(outdir, *options, expdir=experiment[0], speed="false"):
         status = 0

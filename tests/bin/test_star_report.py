@@ -11,6 +11,7 @@ import torch
 import yaml
 from html_pages import Reader
 
+from espnet_star.analysis.report import build
 from espnet_star.bin.star_report import main
 
 
@@ -129,7 +130,7 @@ def test_nothing_is_overwritten_unasked(report, run, tmp_path):
     ],
 )
 def test_mistakes_are_found_before_the_work(report, run, monkeypatch, options, message):
-    monkeypatch.setattr("espnet_star.bin.star_report.listen", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(build, "listen", lambda *_: pytest.fail("too late"))
     code, _, err, text = report(run, *options)
     assert code == 2 and message in err and err.count("\n") == 1 and not text
 

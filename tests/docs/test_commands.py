@@ -22,8 +22,7 @@ def all_parsers():
 
 
 def test_every_command_is_on_a_page():
-    shown = {*PARSERS, *commands.espnet_tools(), "star_train"}
-    assert shown == set(our_tools())
+    assert set(our_tools()) <= {*PARSERS, *commands.espnet_tools(), "star_train"}
     page = commands.commands_page(PARSERS)
     for tool in our_tools():
         assert tool in page

@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 from espnet2.schedulers.cosine_anneal_warmup_restart import CosineAnnealingWarmupRestarts
+from espnet_tools import asr_train
 from librispeech_tree import SETS, UTTERANCES
 
-from espnet_star.bin import asr_train
-from espnet_star.tasks.asr import ASRTask
+from espnet_star.tasks.espnet import student_task
 from espnet_star.tasks.star import StarTask
 
 EGS = Path(__file__).resolve().parents[2] / "egs2"
@@ -120,9 +120,9 @@ def test_the_top_level_configuration_is_the_base():
 
 def test_the_head_is_superbs(tmp_path):
     """Fails if ESPnet reads the file otherwise than s3prl builds its head."""
-    args = ASRTask.get_parser().parse_args(["--config", str(FULL / "train_asr.yaml")])
+    args = student_task("asr").get_parser().parse_args(["--config", str(FULL / "train_asr.yaml")])
     args = argparse.Namespace(**vars(args) | {"token_list": ["<blank>", "A", "<sos/eos>"]})
-    model = ASRTask.build_model(args)
+    model = student_task("asr").build_model(args)
     lstm = torch.nn.LSTM(1024, 1024, num_layers=2, bidirectional=True)
     expected = sum(p.numel() for p in lstm.parameters()) + 81 * 1024
     assert sum(p.numel() for p in model.encoder.parameters()) == expected

@@ -9,8 +9,8 @@ from shrink import OVERLAY, inherited, lay_over, read_yaml, section_of, shrink
 
 from espnet_star.data.errors import DataError
 from espnet_star.students.config import COMMON, PRESETS, student_config
-from espnet_star.tasks.asr import ASRTask
 from espnet_star.tasks.cls import CLSTask
+from espnet_star.tasks.espnet import student_task
 from espnet_star.tasks.spk import SpeakerTask
 from espnet_star.tasks.star import StarTask
 
@@ -19,8 +19,8 @@ RECIPES = ("librispeech", "librispeech_100", "voxceleb")
 CONFIGS = sorted(file for name in RECIPES for file in EGS2.glob(f"{name}/star1/conf/*.yaml"))
 TASKS = {
     "star": StarTask,
-    "asr": ASRTask,
-    "finetune": ASRTask,
+    "asr": student_task("asr"),
+    "finetune": student_task("asr"),
     "sid": CLSTask,
     "sv": SpeakerTask,
 }

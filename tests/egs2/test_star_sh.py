@@ -189,12 +189,11 @@ def test_shards_from_elsewhere(recipe):
 
 def test_check_starts_nothing(recipe):
     """Fails if a check trains, or forgets the limits of the preparation."""
-    (words,) = recipe("--stage", "2", "--stop_stage", "check", "--ngpu", "4", "--gpu_price", "2")
+    (words,) = recipe("--stage", "2", "--stop_stage", "check", "--ngpu", "4")
     assert words[:4] == ["star_plan", "--train", "data/a", "dump/raw/a"]
     before, after = words[: words.index("--")], words[words.index("--") + 1 :]
     assert before[before.index("--ranks") + 1] == "4"
     assert before[before.index("--max_duration") + 1] == "30"
-    assert before[before.index("--price") + 1] == "2"
     assert after[:2] == ["--ngpu", "4"] and after[2 : 2 + len(COMMON)] == COMMON
 
 

@@ -31,7 +31,7 @@ def test_code_in_a_yaml_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint, architecture = write_files(tmp_path, *random_student())
     architecture.write_text("distiller: !!python/object/apply:builtins.open ['ran', 'w']\n")
-    with pytest.raises(StarError, match=r"released\.yaml: not a YAML file of plain values"):
+    with pytest.raises(StarError, match=r"released\.yaml is not plain YAML"):
         import_student(checkpoint, architecture)
     assert not (tmp_path / "ran").exists()
 
@@ -81,7 +81,7 @@ def test_a_truncated_checkpoint(keep, tmp_path):
 def test_a_yaml_without_an_architecture(text, tmp_path):
     path = tmp_path / "released.yaml"
     path.write_text(text)
-    with pytest.raises(StarError, match="has no block 'distiller'"):
+    with pytest.raises(StarError, match=r"has no block 'distiller'|expected keys and values"):
         read_architecture(path)
 
 
@@ -90,5 +90,5 @@ def test_a_yaml_that_cannot_be_read(content, tmp_path):
     path = tmp_path / "released.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StarError, match=r"released\.yaml: (not a YAML file|cannot be read)"):
+    with pytest.raises(StarError, match=r"released\.yaml(: cannot be read| is not plain YAML)"):
         read_architecture(path)

@@ -10,7 +10,13 @@ import yaml
 from huggingface_hub import ModelCard
 
 from espnet_star.errors import StarError
-from espnet_star.formats.model_card import Card, check_licence, is_foreign, model_card
+from espnet_star.formats.model_card import (
+    Card,
+    StudentFacts,
+    check_licence,
+    is_foreign,
+    model_card,
+)
 from espnet_star.formats.training_facts import TrainingFacts
 from espnet_star.students import StarEncoder
 
@@ -22,20 +28,16 @@ OPTIONS = {
 
 @pytest.fixture
 def card(tiny_student):
-    """Text of a card with these changes."""
+    """Text of a card with these words, of a student with or without a teacher."""
 
-    def make(student=tiny_student, **changes):
+    def make(student=tiny_student, random_seed=None, **words):
         training = TrainingFacts(
             "org/teacher", "org/teacher", ("train", "more"), 1.1, 1622, OPTIONS
         )
-        values = dict(
-            name="student",
-            config=student.config,
-            params=4_170_000,
-            macs_per_second=4.5e8,
-            training=training,
+        facts = StudentFacts(
+            student.config, 4_170_000, training, macs_per_second=4.5e8, random_seed=random_seed
         )
-        return model_card(Card(**(values | changes)))
+        return model_card(Card("student", **words), facts)
 
     return make
 

@@ -177,7 +177,7 @@ def test_a_model_called_safetensors_is_still_a_model(tmp_path, refused):
     ("changes", "message"),
     [
         ({"meta.yaml": None}, "has no meta.yaml"),
-        ({"meta.yaml": b"- 1"}, "must hold a mapping"),
+        ({"meta.yaml": b"- 1"}, "expected keys and values"),
         ({"meta.yaml": b"yaml_files: {}"}, "must map files to names"),
         ({"meta.yaml": b"{yaml_files: {}, files: {m: /etc/passwd}}"}, "not in the pack"),
         ({"meta.yaml": b"{yaml_files: {}, files: {m: ../x}}"}, "not in the pack"),

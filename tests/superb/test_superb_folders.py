@@ -10,27 +10,10 @@ from espnet_star.superb.folders import (
     check_identity,
     forget,
     link_scorer,
-    locked,
     prepare,
     torn_checkpoints,
 )
 from espnet_star.superb.student import read_upstream
-
-
-def test_two_runs_do_not_share_a_folder(tmp_path):
-    message = f"another run is writing here .process {os.getpid()} on .* choose another --outdir"
-    folder = tmp_path / "out"
-    with locked(folder), pytest.raises(StarError, match=message), locked(folder):
-        pass
-    # And the lock goes with its holder.
-    with locked(tmp_path / "out"):
-        pass
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StarError, match="cannot be written"), locked(tmp_path / "file"):
-        pass
 
 
 def test_s3prls_configuration_is_plain_yaml(make):

@@ -4,9 +4,8 @@ import shutil
 
 import pytest
 from downstream_runs import asr_options
+from espnet_tools import asr_train
 from star_runs import pairs
-
-from espnet_star.bin import asr_train
 
 HEAD = ["--encoder", "blstm", *pairs("--encoder_conf", ["hidden_size=8", "num_layers=1"])]
 

@@ -7,9 +7,10 @@ import pytest
 import soundfile
 import torch
 from downstream_runs import asr_options, cls_options, inference
+from espnet_tools import asr_inference, asr_train, cls_inference, cls_train
 from star_runs import pairs
 
-from espnet_star.bin import asr_inference, asr_train, cls_inference, cls_train, star_lm_decode
+from espnet_star.bin import star_lm_decode
 from espnet_star.data.kaldi import read_table
 
 

@@ -8,16 +8,10 @@ from downstream_runs import asr_options, cls_options, inference
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import SubReporter
 from espnet2.train.trainer import TrainerOptions
+from espnet_tools import asr_inference, asr_train, cls_inference, cls_train, spk_train
 from star_runs import pairs, training
 
-from espnet_star.bin import (
-    asr_inference,
-    asr_train,
-    cls_inference,
-    cls_train,
-    espnet_tool,
-    spk_train,
-)
+from espnet_star.bin import espnet_tool
 from espnet_star.tasks.spk import SpeakerTask
 
 TRANSFORMER = ["output_size=8", "attention_heads=2", "linear_units=8", "num_blocks=1"]

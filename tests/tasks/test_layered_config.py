@@ -57,7 +57,7 @@ def test_the_command_line_wins(write):
         ("base: none.yaml\n", "none.yaml: cannot be read"),
         ("base: top.yaml\n", "its bases lead back to itself"),
         ("- a\n", "expected keys and values, found list"),
-        ("a: [\n", "not YAML"),
+        ("a: [\n", "is not plain YAML"),
         ("max_epoch: 1\nmax_epoche: 2\n", "unrecognized arguments: max_epoche"),
     ],
 )

@@ -9,11 +9,12 @@ import pytest
 import soundfile
 import yaml
 from downstream_runs import asr_options, cls_options
+from espnet_tools import asr_train, cls_train, spk_train
 from star_runs import pairs, sound_data, training
 
-from espnet_star.bin import asr_train, cls_train, spk_train, star_train
+from espnet_star.bin import star_train
 from espnet_star.tasks.preflight.values import check_choices, check_optimizers, settle_values
-from espnet_star.yaml_numbers import as_numbers
+from espnet_star.yaml_files import as_numbers
 
 RNN = ["--encoder", "rnn", *pairs("--encoder_conf", ["hidden_size=8", "num_layers=1"])]
 
@@ -128,7 +129,7 @@ OPTIONS = {
     "--init_param {file}.pth:encoder": "--init_param {file}.pth: no such file",
     "--batch_type folded": "--batch_type folded needs a --fold_length",
     "--config {file}.yaml": "{file}.yaml: cannot be read",
-    "--config {file}": "not YAML",
+    "--config {file}": "is not plain YAML",
     "--bogus 3": "unrecognized arguments: --bogus 3",
 }
 

@@ -10,16 +10,10 @@ import soundfile
 import torch
 import yaml
 from espnet2.train.preprocessor import SpkPreprocessor
+from espnet_tools import spk_train
 from star_runs import OFF, pairs
 
-from espnet_star.bin import (
-    spk_inference,
-    spk_train,
-    star_pack,
-    star_score,
-    star_trials,
-    star_unpack,
-)
+from espnet_star.bin import spk_inference, star_pack, star_score, star_trials, star_unpack
 from espnet_star.data.kaldi import invert, read_table, write_table
 from espnet_star.errors import StarError
 from espnet_star.students import StarEncoder

@@ -23,8 +23,6 @@ cpu_ranks=1           # With ngpu=0: processes a node, through gloo.
 launcher=espnet       # espnet; torchrun, started on every node; or slurm (srun inside an allocation).
 launcher_opts=        # More options of torchrun or srun, e.g. "--rdzv_endpoint node1:29500".
 train_cmd=            # Launcher espnet with num_nodes > 1: its launcher script, e.g. "slurm.pl".
-gpu_type=             # For estimates of time and memory, e.g. a100-80g.
-gpu_price=            # Of a GPU for an hour, for the estimate of the cost.
 nj=2                  # Processes of data preparation.
 head_nj=1             # Heads trained side by side; with ngpu=0 they share the cores.
 python=python3        # Python of the environment that holds espnet_star.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from espnet_star.analysis.report.curves import Curves, Series, logged_facts, read_curves
 from espnet_star.analysis.report.speech import Comparison
@@ -17,6 +16,7 @@ from espnet_star.errors import StarError
 from espnet_star.formats.experiment import load_experiment
 from espnet_star.losses import resolve_layer_map
 from espnet_star.students import StarEncoder
+from espnet_star.yaml_files import parse_yaml
 
 _EPOCH = re.compile(r"(\d+)epoch\.pth")
 # The seed of `star_export --random_init`, so that both speak of the same network.
@@ -118,7 +118,7 @@ def read_experiment(directory: str | Path, label: str) -> Experiment:
     found = Experiment(
         label=label,
         directory=directory,
-        config=yaml.safe_load(text),
+        config=parse_yaml(text, str(directory)),
         config_text=text,
         student=student,
         curves=curves,

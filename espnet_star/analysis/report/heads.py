@@ -6,12 +6,11 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
 from espnet_star.errors import StarError
+from espnet_star.yaml_files import read_yaml
 
 _KEY = "frontend.layer_weights"
 
@@ -79,10 +78,9 @@ def _model_path(directory: Path) -> Path:
             "exp/asr_student"
         )
     try:
-        options: Any = yaml.safe_load(config.read_text(encoding="utf-8"))
-        section, name, *_ = options["best_model_criterion"][0]
+        section, name, *_ = read_yaml(config)["best_model_criterion"][0]
         candidates = [f"{section}.{name}.best.pth", f"{section}.{name}.ave.pth", "latest.pth"]
-    except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError):
         candidates = ["latest.pth"]
     for candidate in candidates:
         if (directory / candidate).is_file():

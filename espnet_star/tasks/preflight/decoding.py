@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_table
-from espnet_star.errors import StarError, first_line
+from espnet_star.errors import StarError
 from espnet_star.mismatch import other_model
 from espnet_star.quiet import logging_left_alone
 from espnet_star.tasks.layered_config import LayeredParser
 from espnet_star.tasks.preflight.explain import explain
 from espnet_star.tasks.preflight.lists import ARK, check_order, read_lists
 from espnet_star.tasks.preflight.reading import FULL_SCALE
-from espnet_star.tasks.preflight.recordings import Expected, check_recordings
+from espnet_star.tasks.preflight.recordings import check_recordings
 from espnet_star.tasks.preflight.training import check_gpus, expected_rate
 from espnet_star.writable import check_writable
+from espnet_star.yaml_files import read_yaml
 
 DATA = "data_path_and_name_and_type"
 
@@ -83,7 +82,8 @@ def check_decoding(args: argparse.Namespace, integers: bool = False) -> None:
         if value is None or not name.endswith(("_config", "_file")):
             continue
         if name.endswith("train_config"):
-            expected = expected or _rate_of(name, value)
+            training = read_yaml(value, f"--{name} {value}")
+            expected = expected or expected_rate(argparse.Namespace(**training))
         elif name.endswith(("model_file", "key_file", "lm_file")) and not Path(value).is_file():
             hint = "; has the training ended?" if name.endswith("model_file") else ""
             raise StarError(f"--{name} {value}: no such file{hint}")
@@ -100,16 +100,3 @@ def check_decoding(args: argparse.Namespace, integers: bool = False) -> None:
                 f"{entry.path} leads to archives of integer samples, which ESPnet's decoders take "
                 "for floats in [-1, 1]; give audio files and the type sound, or archives of FLAC"
             )
-
-
-def _rate_of(option: str, path: str) -> Expected | None:
-    """Sampling rate of a trained model, by its configuration."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StarError(f"--{option} {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StarError(f"--{option} {path}: not YAML ({first_line(error)})") from error
-    if not isinstance(content, dict):
-        raise StarError(f"--{option} {path}: expected the config.yaml of a training")
-    return expected_rate(argparse.Namespace(**content))

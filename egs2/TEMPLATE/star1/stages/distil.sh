@@ -15,8 +15,7 @@ plan() {  # What the distillation will take; fails where it cannot work.
         --min_duration "${min_duration}" --max_duration "${max_duration}" --nj "${nj}" \
         ${distill_hours:+--max_hours "${distill_hours}"} \
         ${valid_hours:+--valid_hours "${valid_hours}"} \
-        --ranks "${ranks}" ${gpu_type:+--gpu_type "${gpu_type}"} ${gpu_price:+--price "${gpu_price}"} \
-        --out "${star_exp}/plan.json" -- --ngpu "${ngpu}" "${distil_opts[@]}"
+        --ranks "${ranks}" --out "${star_exp}/plan.json" -- --ngpu "${ngpu}" "${distil_opts[@]}"
 }
 
 launch() {  # Sets distil: the command that starts every process of the distillation.
