@@ -170,18 +170,18 @@ def encoders(run: Run) -> Iterator[Row]:
     """States of student and teacher, and that a batch changes nothing."""
     speech, lengths = (x.cpu() for x in models.audio(run, clips(run)))
     student = models.student(run).eval()
-    wanted = valid(student.double().layer_outputs(speech.double(), lengths))
+    wanted = valid(student.double().encode(speech.double(), lengths))
     student = models.student(run).eval().to(run.device)
-    yield from encoder_rows(run, "student", student.layer_outputs, wanted)
+    yield from encoder_rows(run, "student", student.encode, wanted)
     for dtype in ("float32", "bfloat16"):
         teacher = models.teacher(run, dtype)
         if dtype == "float32":
-            wanted = valid(teacher(speech, lengths))
+            wanted = valid(teacher.encode(speech, lengths))
         teacher = teacher.to(run.device)
         if dtype == "float32":
             yield from encoder_rows(run, "teacher", teacher, wanted, ("float32", "TF32"))
         else:
-            found = valid(teacher(speech.to(run.device), lengths.to(run.device)))
+            found = valid(teacher.encode(speech.to(run.device), lengths.to(run.device)))
             yield verdict("teacher in bfloat16", dtype, worst(found, wanted), STATES[dtype])
 
 

@@ -20,7 +20,7 @@ from espnet_star.losses import build_losses
 from espnet_star.outputs import SAMPLE_RATE, frame_count, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.config import student_config
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 # The published student's head has 54 channels, no multiple of eight; so has the tiny one's.
@@ -65,12 +65,12 @@ def student(run: Run, **overrides: Any) -> StarEncoder:
 
 
 @functools.lru_cache(maxsize=4)
-def _teacher(small: bool, dtype: str) -> AbsTeacher:
+def _teacher(small: bool, dtype: str) -> Teacher:
     torch.manual_seed(1)
     return random_teacher(dtype=dtype, **({"values": TINY_TEACHER} if small else {}))
 
 
-def teacher(run: Run, dtype: str = "float32") -> AbsTeacher:
+def teacher(run: Run, dtype: str = "float32") -> Teacher:
     """On the CPU; the same weights each time."""
     return copy.deepcopy(_teacher(run.small, dtype))
 

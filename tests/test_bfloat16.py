@@ -81,7 +81,7 @@ def test_the_check_leaves_no_trace(distillation, monkeypatch):
     monkeypatch.setattr("espnet_star.bfloat16.BOUND", 1e9)  # whatever this processor does
     model = distillation("bfloat16", cpu_dtype="bfloat16")
     first = step(model)
-    assert model.teacher.dtype == torch.bfloat16 and model.encoder.training
+    assert model.teacher.encoder.dtype == torch.bfloat16 and model.encoder.training
     assert_same(step(model), first)
     # A resumed run meets another batch first; Lightning's in inference mode.
     resumed = distillation("bfloat16", cpu_dtype="bfloat16")
@@ -140,8 +140,8 @@ def test_a_cache_never_holds_garbage(distillation, tmp_path, request):
     def kept(dtype, root):
         model = distillation(dtype, cache_dir=str(root))
         step(model)
-        states = model._targets(SPEECH, LENGTHS).hidden_states  # from the disk
-        return model.cache.directory.name, states
+        states = model.target.encode(SPEECH, LENGTHS).hidden_states  # from the disk
+        return model.target.folder.name, states
 
     right = kept("float32", tmp_path / "right")
     request.getfixturevalue("faulty")
@@ -166,7 +166,7 @@ def test_bad_audio_is_not_the_processors_fault(distillation, caplog):
     with caplog.at_level(logging.WARNING):
         model(speech, LENGTHS)
         clean(SPEECH, LENGTHS)
-    assert model.teacher.dtype == clean.teacher.dtype
+    assert model.teacher.encoder.dtype == clean.teacher.encoder.dtype
     assert model.bfloat16_is_wrong == clean.bfloat16_is_wrong
 
 

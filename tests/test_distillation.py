@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from espnet_star.distillation import StarDistillation
+from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
 from espnet_star.losses import build_losses
-from espnet_star.outputs import LayerOutputs, frame_count
+from espnet_star.outputs import LayerOutputs
 from espnet_star.students import StarEncoder
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 TINY = {
     "hidden_size": 16,
@@ -25,18 +26,18 @@ TINY = {
 }
 
 
-class SineTeacher(AbsTeacher):
+class SineTeacher(Teacher):
     """Deterministic states without weights: enough to give the student a target."""
 
-    name, num_layers, width, pre_norm = "sine", 2, 12, False
+    name, shape = "sine", Shape(layers=2, width=12)
 
-    def extract(self, speech, lengths, attentions):
-        frames = int(frame_count(torch.tensor(speech.shape[1])))
-        time = torch.arange(frames)[:, None] * torch.arange(1, self.width + 1)
+    def extract(self, speech, lengths, sizes, want):
+        frames = self.shape.frames_of(speech.shape[1])
+        time = torch.arange(frames)[:, None] * torch.arange(1, self.shape.width + 1)
         states = [
             torch.sin(time * (layer + 1) / 7).expand(len(speech), -1, -1) for layer in range(3)
         ]
-        return LayerOutputs(tuple(states), frame_count(lengths))
+        return LayerOutputs(tuple(states), self.shape.frames(lengths))
 
 
 def model(**conf):
@@ -77,15 +78,17 @@ def test_the_teacher_is_no_part_of_the_state_dict_and_the_loss_is_a_weighted_sum
     assert int(weight) == 3
 
 
-def test_a_cache_cannot_serve_attention_maps(tmp_path):
+def test_a_cache_cannot_serve_attention_maps(tmp_path, monkeypatch):
     losses = build_losses([{"name": "attention_map"}])
-    with pytest.raises(StarError, match="cache_dir keeps hidden states only"):
+    monkeypatch.setattr(SineTeacher, "shape", Shape(layers=2, width=12, heads=2))
+    with pytest.raises(StarError, match="cache_dir keeps hidden states of whole utterances only"):
         StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, cache_dir=str(tmp_path))
 
 
 def test_the_teacher_follows_the_speech():
     """FSDP moves the student's weights without the model's knowing: the teacher stayed behind."""
     distillation = model()
-    distillation.teacher.register_parameter("gain", torch.nn.Parameter(torch.ones(1)))
-    distillation._targets(torch.empty(1, 800, device="meta"), torch.tensor([800]))
-    assert distillation.teacher.gain.device.type == "meta"
+    teacher = distillation.teacher.encoder
+    teacher.register_parameter("gain", torch.nn.Parameter(torch.ones(1)))
+    distillation.target.encode(torch.empty(1, 800, device="meta"), torch.tensor([800]))
+    assert teacher.gain.device.type == "meta"

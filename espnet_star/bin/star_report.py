@@ -85,7 +85,7 @@ def report(args: argparse.Namespace) -> None:
     paths = [Path(path) for path in args.expdirs]
     experiments = [read_experiment(p, n) for p, n in zip(paths, labels(paths), strict=True)]
     for found in experiments:
-        choose_layers(args.layers, found.student.num_layers)
+        choose_layers(args.layers, found.student.shape.layers)
     heads = read_heads(args.heads)
     results = tables.results(read_merged(args.results), args.results) if args.results else None
     options = SpeechOptions(

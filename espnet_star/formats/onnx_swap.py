@@ -88,9 +88,10 @@ def _check_fit(
         )
     if _LAYER_WEIGHTS not in state:
         raise StarError(f"{model_file} has no {_LAYER_WEIGHTS}; expected a model of that training")
+    shape = encoder.shape
     expected = (len(state[_LAYER_WEIGHTS]) - 1, student["hidden_size"])
-    if (encoder.num_layers, encoder.width) != expected:
+    if (shape.layers, shape.width) != expected:
         raise StarError(
             f"{model_file} was trained on a student of {expected[0]} layers and width "
-            f"{expected[1]}, but {encoder.name} has {encoder.num_layers} and {encoder.width}"
+            f"{expected[1]}, but {encoder.name} has {shape.layers} and {shape.width}"
         )

@@ -143,7 +143,7 @@ import torch
 from espnet_star.students import StarEncoder
 
 student = StarEncoder.from_pretrained("student")
-outputs = student.layer_outputs(torch.randn(1, 16000), torch.tensor([16000]))
+outputs = student.encode(torch.randn(1, 16000), torch.tensor([16000]))
 print(len(outputs.hidden_states), outputs.hidden_states[-1].shape)
 ```
 
@@ -159,7 +159,7 @@ The same folder loads with `transformers.HubertModel.from_pretrained("student")`
         text = present.text.strip()
         front = f"---\n{present.data.to_yaml()}\n---\n\n"
         return f"{front}{text}\n{_paragraph(card.description)}\n{use}{_results(card)}"
-    layers, width = student.num_layers, student.output_size()
+    layers, width = student.shape.layers, student.shape.width
     size = sum(parameter.numel() for parameter in student.parameters()) / 1e6
     return (
         _front("ssl", card)

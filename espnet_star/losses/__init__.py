@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.losses.abs_loss import AbsDistillationLoss, resolve_layer_map
 from espnet_star.losses.attention_map import AttentionMapLoss
+from espnet_star.losses.base import AbsDistillationLoss, resolve_layer_map
 from espnet_star.losses.temporal_gram import TemporalGramLoss
 
 LOSSES: dict[str, type[AbsDistillationLoss]] = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from espnet_star.losses.abs_loss import (
+from espnet_star.losses.base import (
     AbsDistillationLoss,
     Stats,
     check_frames,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from espnet_star.errors import unknown_name
 from espnet_star.losses import gram_forms
-from espnet_star.losses.abs_loss import (
+from espnet_star.losses.base import (
     AbsDistillationLoss,
     Stats,
     check_frames,

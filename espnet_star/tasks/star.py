@@ -23,17 +23,17 @@ from espnet_star.data.kaldi import read_counts
 from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
 from espnet_star.distillation import StarDistillation
 from espnet_star.distillation_trainer import DistillationTrainer
+from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import build_losses
-from espnet_star.students import StarEncoder
+from espnet_star.students import STUDENTS, Student
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.teachers import build_teacher
-from espnet_star.teachers.abs_teacher import AbsTeacher
 
 encoder_choices = ClassChoices(
-    "encoder", classes={"star": StarEncoder}, type_check=AbsEncoder, default="star"
+    "encoder", classes=dict(STUDENTS), type_check=AbsEncoder, default="star"
 )
 DEFAULT_LOSSES = [{"name": "temporal_gram", "weight": 1.0, "conf": {}}]
 MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
@@ -223,13 +223,13 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def build_student(args: argparse.Namespace) -> StarEncoder:
+def build_student(args: argparse.Namespace) -> Student:
     """Student of ``--encoder`` and ``--encoder_conf``."""
     encoder_class = encoder_choices.get_class(args.encoder)
     return encoder_class(**check_mapping("encoder_conf", args.encoder_conf))
 
 
-def resolve_losses(entries: Any, teacher: AbsTeacher) -> list[dict[str, Any]]:
+def resolve_losses(entries: Any, teacher: Encoder) -> list[dict[str, Any]]:
     """Fill in ``target_norm`` where it was left open: by the teacher's layers.
 
     A post-norm teacher ends every layer in a LayerNorm and gets the paper's objective;
@@ -242,12 +242,12 @@ def resolve_losses(entries: Any, teacher: AbsTeacher) -> list[dict[str, Any]]:
     for entry in resolved:
         if isinstance(entry, dict) and entry.get("name") == "temporal_gram":
             conf = dict(entry.get("conf") or {})
-            conf.setdefault("target_norm", "layer_norm" if teacher.pre_norm else "none")
+            conf.setdefault("target_norm", "layer_norm" if teacher.shape.pre_norm else "none")
             entry["conf"] = conf
             logging.info(
                 "temporal_gram: target_norm %s (teacher with %s-norm layers)",
                 conf["target_norm"],
-                "pre" if teacher.pre_norm else "post",
+                "pre" if teacher.shape.pre_norm else "post",
             )
     return resolved
 
@@ -269,12 +269,12 @@ def warn_of_scope(entries: list[dict[str, Any]]) -> None:
         )
 
 
-def describe_sizes(encoder: StarEncoder, teacher: AbsTeacher) -> list[str]:
+def describe_sizes(encoder: Encoder, teacher: Encoder) -> list[str]:
     """What is distilled into what, a line each."""
     sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (teacher, encoder)]
     return [
-        f"Teacher {teacher.name}: {sizes[0]:.2f} M parameters, {teacher.num_layers} layers of "
-        f"width {teacher.width}",
-        f"Student: {sizes[1]:.2f} M parameters, {encoder.num_layers} layers of width "
-        f"{encoder.output_size()}",
+        f"Teacher {teacher.name}: {sizes[0]:.2f} M parameters, {teacher.shape.layers} layers of "
+        f"width {teacher.shape.width}",
+        f"Student: {sizes[1]:.2f} M parameters, {encoder.shape.layers} layers of width "
+        f"{encoder.shape.width}",
     ]

@@ -57,7 +57,7 @@ def test_memory_held_grows_with_the_clip_alone(model):
 
 def test_memory_of_a_rank_and_of_the_disk(model, tiny_options):
     trained = sum(p.numel() for p in StarEncoder(**tiny_options).parameters())
-    frozen = 4 * sum(p.numel() for p in model.teacher.parameters())
+    frozen = 4 * sum(p.numel() for p in model.teacher.encoder.parameters())
     found = Probe(flops=0, seconds=0, held=1000, passing=500)
     at_rest = trained * BYTES_PER_TRAINED + frozen
     assert memory_of_a_rank(model, found, 60) == at_rest + 90_000

@@ -59,7 +59,7 @@ def test_the_objective_falls_on_a_fixed_batch(teacher_directory, tiny_options, b
     assert stats.keys() == {"loss", "layerwise", "intralayer", "attention"}
     assert int(weight) == 6
     assert not any(name.startswith("teacher") for name in model.state_dict())
-    assert model.double().teacher.model.encoder.layer_norm.weight.dtype == torch.float64
+    assert model.double().teacher.encoder.model.encoder.layer_norm.weight.dtype == torch.float64
 
 
 def test_teacher_states_from_a_cache_give_the_same_loss(

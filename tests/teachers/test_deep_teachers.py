@@ -45,9 +45,9 @@ def few():
 
 
 def assert_batch_is_no_matter(teacher, speech, lengths):
-    together = teacher(speech, lengths)
+    together = teacher.encode(speech, lengths)
     for row, size in enumerate(lengths.tolist()):
-        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1])
+        alone = teacher.encode(speech[row : row + 1, :size], lengths[row : row + 1])
         frames = int(alone.lengths)
         for one, many in zip(alone.hidden_states, together.hidden_states, strict=True):
             torch.testing.assert_close(many[row, :frames], one[0], rtol=1e-4, atol=1e-4)
@@ -58,7 +58,7 @@ def test_a_student_learns_from_24_layers(family, preparation, width, tiny_option
     """Fails if depth, width, layout or preparation of a family cannot be distilled."""
     settings = PREPARATIONS[preparation]
     teacher = build_teacher(str(deep_teacher(family, width, tmp_path, **settings)))
-    assert (teacher.num_layers, teacher.width) == (LAYERS, width)
+    assert (teacher.shape.layers, teacher.shape.width) == (LAYERS, width)
     if family != "whisper":
         assert teacher.do_normalize is settings["do_normalize"]
     assert_batch_is_no_matter(teacher, *few)

@@ -89,7 +89,7 @@ class Experiment:
     def layer_map(self, teacher_layers: int) -> list[int]:
         """Teacher state that each student state follows."""
         chosen = self.temporal_gram().get("layer_map")
-        return resolve_layer_map(self.student.num_layers, teacher_layers, chosen)
+        return resolve_layer_map(self.student.shape.layers, teacher_layers, chosen)
 
     def undistilled(self) -> StarEncoder:
         """The same architecture with random weights."""
