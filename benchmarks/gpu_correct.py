@@ -16,6 +16,7 @@ import gpu_models as models
 import torch
 from gpu_run import Row, Run, Section, precision
 
+from espnet_star.encoders import Shape
 from espnet_star.losses import TemporalGramLoss, gram
 from espnet_star.losses.gram_forms import frame_form, width_form
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
@@ -141,8 +142,9 @@ def objective_found(
     moved = [[state.detach().clone().to(run.device) for state in side] for side in sides]
     student = [state.requires_grad_() for state in moved[0]]
     with setting(), forced(FORMS[form]):
-        loss = TemporalGramLoss(scope=scope)
-        value, terms = loss(LayerOutputs(student, sizes), LayerOutputs(moved[1], sizes))
+        outputs = LayerOutputs(student, sizes), LayerOutputs(moved[1], sizes)
+        loss = TemporalGramLoss(*map(Shape.of, outputs), scope=scope)
+        value, terms = loss(*outputs)
         value.backward()
     return torch.stack([terms["layerwise"], terms["intralayer"]]), [s.grad for s in student]
 

@@ -16,7 +16,6 @@ from paper_models import adamw, random_teacher
 from espnet_star.analysis.subjects import SHAPES
 from espnet_star.analysis.training_cost import Probe, probe
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.outputs import SAMPLE_RATE, frame_count, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.config import student_config
@@ -77,7 +76,7 @@ def teacher(run: Run, dtype: str = "float32") -> Teacher:
 
 def distillation(run: Run, dtype: str = "float32", **overrides: Any) -> StarDistillation:
     """Ours, on the CPU, in training mode."""
-    losses = build_losses([{"name": "temporal_gram"}])
+    losses = [{"name": "temporal_gram"}]
     return StarDistillation(student(run, **overrides), teacher(run, dtype), losses).train()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet_star.bfloat16 import agree, find_fault, finite, low_on_cpu, plain_tensors
 from espnet_star.encoders import Cached, Encoder, Frozen, Want
 from espnet_star.errors import unknown_name
-from espnet_star.losses import WeightedLoss, resolve_layer_map
+from espnet_star.losses import WeightedLoss, build_losses
 from espnet_star.outputs import LayerOutputs
 from espnet_star.students import Student
 
@@ -36,7 +36,8 @@ class StarDistillation(AbsESPnetModel):
     Args:
         encoder: The student.
         teacher: The frozen model to follow.
-        losses: Objectives and their weights; the loss is their weighted sum.
+        losses: Objectives and their weights, ``{name, weight, conf}`` each; the loss is their
+            weighted sum.
         cache_dir: Keep the teacher's states there between epochs; for small corpora.
         cpu_dtype: The student's matrix products and convolutions on a CPU: ``float32``,
             ``bfloat16``, or ``auto`` for bfloat16 where the processor has instructions
@@ -51,7 +52,7 @@ class StarDistillation(AbsESPnetModel):
         self,
         encoder: Student,
         teacher: Encoder,
-        losses: Sequence[WeightedLoss],
+        losses: Sequence[Mapping[str, Any]],
         cache_dir: str | None = None,
         cpu_dtype: str = "float32",
     ):
@@ -62,16 +63,13 @@ class StarDistillation(AbsESPnetModel):
             cpu_dtype = "bfloat16" if cpu_has_bfloat16() else "float32"
         self.cpu_dtype = getattr(torch, cpu_dtype)
         self.encoder = encoder
-        self.losses = list(losses)
-        self.loss_modules = torch.nn.ModuleList(entry.loss for entry in losses)
-        self.want = Want(attentions=any(entry.loss.needs_attentions for entry in losses))
+        self.losses = build_losses(losses, encoder.shape, teacher.shape)
+        self.objectives = torch.nn.ModuleList(entry.loss for entry in self.losses)
+        self.wants = wants_of(self.losses)
         self.teacher = Frozen(teacher)
         self.target: Encoder = Cached(self.teacher, cache_dir) if cache_dir else self.teacher
-        for part in (encoder, self.target):
-            part.check(self.want)
-        for entry in losses:
-            layer_map = getattr(entry.loss, "layer_map", None)
-            resolve_layer_map(encoder.shape.layers, teacher.shape.layers, layer_map)
+        for name, part in (("student", encoder), ("teacher", self.target)):
+            part.check(self.wants[name])
         self.bfloat16_is_wrong = False
         self._tried = False
 
@@ -89,15 +87,15 @@ class StarDistillation(AbsESPnetModel):
         """
         speech = speech[:, : int(speech_lengths.max())]
         self._settle(speech, speech_lengths)
-        targets = self.target.encode(speech, speech_lengths, self.want)
+        outputs = {"teacher": self.target.encode(speech, speech_lengths, self.wants["teacher"])}
         with self._student_precision(speech.device):
-            outputs = self.encoder.encode(speech, speech_lengths, self.want)
+            outputs["student"] = self.encoder.encode(speech, speech_lengths, self.wants["student"])
         total = speech.new_zeros((), dtype=torch.float32)
         stats: dict[str, torch.Tensor] = {}
         for entry in self.losses:
-            value, terms = entry.loss(outputs, targets)
+            value, terms = entry.loss(*(outputs[name] for name in entry.loss.inputs))
             total = total + entry.weight * value
-            stats |= terms
+            stats |= entry.logged(terms)
         stats["loss"] = total.detach()
         return force_gatherable((total, stats, speech.shape[0]), total.device)
 
@@ -105,7 +103,7 @@ class StarDistillation(AbsESPnetModel):
         """What only the first batch can tell: whether bfloat16 is right on this CPU."""
         if self._tried:
             return
-        self.target.settle(speech, lengths, self.want, agree)
+        self.target.settle(speech, lengths, self.wants["teacher"], agree)
         dtype = self._low_dtype(speech.device)
         if dtype is not None:
             with plain_tensors():
@@ -117,7 +115,7 @@ class StarDistillation(AbsESPnetModel):
     ) -> None:
         def run(dtype: torch.dtype) -> LayerOutputs:
             with low_on_cpu(dtype):
-                return self.encoder.encode(trial, lengths, self.want)
+                return self.encoder.encode(trial, lengths, self.wants["student"])
 
         trial, training = finite(speech), self.encoder.training
         self.encoder.eval()  # dropout would differ, and move on the random numbers
@@ -152,3 +150,12 @@ class StarDistillation(AbsESPnetModel):
     ) -> dict[str, torch.Tensor]:
         """Nothing to collect: lengths come from ``utt2num_samples``."""
         return {"feats": speech, "feats_lengths": speech_lengths}
+
+
+def wants_of(losses: Sequence[WeightedLoss]) -> dict[str, Want]:
+    """What all objectives together want of each pass."""
+    wants: dict[str, Want] = {}
+    for entry in losses:
+        for name, want in zip(entry.loss.inputs, entry.loss.wants(), strict=True):
+            wants[name] = wants[name] | want if name in wants else want
+    return wants

@@ -6,7 +6,6 @@ import transformers
 from small_checkpoints import FAMILIES, SMALL, WHISPER, save, shake
 
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.outputs import frame_count
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
@@ -88,7 +87,7 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_utterances(tiny_options, tmp
     model = StarDistillation(
         shake(StarEncoder(**(tiny_options | NO_DROPOUT))).train(),
         build_teacher(str(tmp_path)),
-        build_losses(losses),
+        losses,
     )
     speech, sizes = 0.3 * torch.randn(4, 4400), torch.tensor([4000, 2345, 720, 400])
 

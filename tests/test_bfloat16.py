@@ -10,7 +10,6 @@ from transformers import HubertConfig, HubertModel
 
 from espnet_star.bfloat16 import BOUND, Fault, agree
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
 
@@ -32,7 +31,7 @@ def distillation(teacher_directory, tiny_options):
     def make(teacher_dtype="float32", **conf):
         torch.manual_seed(0)
         teacher = build_teacher(teacher_directory, dtype=teacher_dtype)
-        losses = build_losses([{"name": "temporal_gram"}])
+        losses = [{"name": "temporal_gram"}]
         return StarDistillation(StarEncoder(**tiny_options), teacher, losses, **conf).train()
 
     return make

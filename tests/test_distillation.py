@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from espnet_star.distillation import StarDistillation
+from espnet_star.distillation_trainer import drop_objectives
 from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
-from espnet_star.losses import build_losses
+from espnet_star.losses import LOSSES, Objective
+from espnet_star.losses.layers import pairs
 from espnet_star.outputs import LayerOutputs
 from espnet_star.students import StarEncoder
 from espnet_star.teachers.base import Teacher
@@ -42,7 +44,7 @@ class SineTeacher(Teacher):
 
 def model(**conf):
     torch.manual_seed(0)
-    losses = build_losses([{"name": "temporal_gram"}])
+    losses = [{"name": "temporal_gram"}]
     return StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, **conf)
 
 
@@ -79,7 +81,7 @@ def test_the_teacher_is_no_part_of_the_state_dict_and_the_loss_is_a_weighted_sum
 
 
 def test_a_cache_cannot_serve_attention_maps(tmp_path, monkeypatch):
-    losses = build_losses([{"name": "attention_map"}])
+    losses = [{"name": "attention_map"}]
     monkeypatch.setattr(SineTeacher, "shape", Shape(layers=2, width=12, heads=2))
     with pytest.raises(StarError, match="cache_dir keeps hidden states of whole utterances only"):
         StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, cache_dir=str(tmp_path))
@@ -92,3 +94,40 @@ def test_the_teacher_follows_the_speech():
     teacher.register_parameter("gain", torch.nn.Parameter(torch.ones(1)))
     distillation.target.encode(torch.empty(1, 800, device="meta"), torch.tensor([800]))
     assert teacher.gain.device.type == "meta"
+
+
+class Heads(Objective):
+    """The last state through a trained head."""
+
+    terms = {"match": "Match"}  # noqa: RUF012
+
+    def __init__(self, student, teacher):
+        super().__init__(student, teacher)
+        self.pairs = pairs(student, teacher, [[-1, 1]])
+        self.head = torch.nn.Linear(student.width, teacher.width)
+
+    def forward(self, student, teacher):
+        gap = self.head(student.state(2)) - teacher.state(1)
+        value = gap[student.mask()].square().mean()
+        return value, {"match": value}
+
+
+def test_heads_are_trained_and_left_out_of_averages(monkeypatch, tmp_path):
+    """Fails if an objective's weights were not in the optimiser, or went into what is used."""
+    monkeypatch.setitem(LOSSES, "heads", Heads)
+    distillation = StarDistillation(StarEncoder(**TINY), SineTeacher(), [{"name": "heads"}])
+    assert distillation.wants["teacher"].states == {1}
+    loss, stats, _ = distillation(**batch())
+    loss.backward()
+    head = dict(distillation.named_parameters())["objectives.0.head.weight"]
+    assert head.grad.abs().max() > 0 and stats.keys() == {"loss", "match"}
+    average = tmp_path / "valid.loss.ave_2best.pth"
+    torch.save(distillation.state_dict(), average)
+    torch.save(distillation.state_dict(), tmp_path / "2epoch.pth")
+    (tmp_path / "valid.loss.ave_1best.pth").symlink_to("2epoch.pth")
+    drop_objectives(tmp_path)
+    for path in tmp_path.glob("*.ave_*"):
+        assert torch.load(path).keys() == {
+            f"encoder.{k}" for k in distillation.encoder.state_dict()
+        }
+    assert "objectives.0.head.bias" in torch.load(tmp_path / "2epoch.pth")

@@ -37,6 +37,12 @@ class Shape:
     field: int = RECEPTIVE_FIELD
     pre_norm: bool = False
 
+    @classmethod
+    def of(cls, outputs: LayerOutputs) -> Shape:
+        """Shape of what is at hand, all its layers, at 50 frames a second."""
+        heads = None if outputs.attentions is None else outputs.attentions[0].shape[1]
+        return cls(outputs.num_layers, outputs.hidden_states[0].shape[2], heads)
+
     def frames(self, samples: torch.Tensor) -> torch.Tensor:
         """Frames of waveforms of so many samples, same shape; see :func:`frame_count`."""
         return frame_count(samples, self.hop, self.field)

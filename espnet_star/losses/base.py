@@ -1,27 +1,56 @@
-"""The interface of a distillation objective, and what objectives share."""
+"""The interface of a distillation objective."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
-from espnet_star.errors import StarError
+from espnet_star.encoders.base import Shape, Want
+from espnet_star.losses.layers import Pairs, frames_together, on_frames_of
 from espnet_star.outputs import LayerOutputs
 
 Stats = dict[str, torch.Tensor]
 
 
-class AbsDistillationLoss(torch.nn.Module, ABC):
-    """Compares two :class:`LayerOutputs` of the same utterances.
+class Objective(torch.nn.Module, ABC):
+    """Compares hidden states of the same utterances.
+
+    Parameters of its own (projection heads) are trained with the student and kept in
+    checkpoints to resume from; averaged models and exports are without them.
+
+    Args:
+        student: What the student's states look like.
+        teacher: What the teacher's states look like.
 
     Attributes:
-        needs_attentions: Whether both sides must carry attention maps, which costs
-            the encoders their fast attention kernels.
+        terms: Name in the logs and title in reports of each term that ``forward`` gives.
+        inputs: Passes of the view that it compares, the student's first.
+        pairs: Layers that it compares, for figures; None where it compares none with another.
+        normalized: Whether it compares states after a layer normalisation, for figures.
+        across_ranks: What to know where several ranks share a batch; empty for nothing.
     """
 
-    needs_attentions: bool = False
+    terms: ClassVar[Mapping[str, str]]
+    inputs: ClassVar[tuple[str, ...]] = ("student", "teacher")
+    pairs: Pairs | None = None
+    normalized: bool = False
+    across_ranks: str = ""
+
+    def __init__(self, student: Shape, teacher: Shape):
+        super().__init__()
+        self.together = frames_together(student, teacher)
+
+    def wants(self) -> tuple[Want, ...]:
+        """What it needs of each of its inputs: here the layers that it compares, or all."""
+        both = self.pairs.wants() if self.pairs else (Want(), Want())
+        return (both[0], *(both[1] for _ in self.inputs[1:]))
+
+    def chosen(self) -> dict[str, Any]:
+        """Options that were left open and decided by the shapes, for ``config.yaml``."""
+        return {}
 
     @abstractmethod
     def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
@@ -29,60 +58,14 @@ class AbsDistillationLoss(torch.nn.Module, ABC):
 
         Args:
             student: Carries gradient.
-            teacher: Same utterances and frames; widths and depth may differ.
+            teacher: Same utterances; widths, depth and frame rate may differ. One argument
+                for each of ``inputs``.
 
         Returns:
-            A scalar, averaged over utterances, and detached scalars by name.
+            A scalar, averaged over utterances, and detached scalars by the names of
+            :attr:`terms`.
         """
 
-
-def check_frames(student: LayerOutputs, teacher: LayerOutputs) -> None:
-    """Refuse outputs that do not belong to the same frames.
-
-    Raises:
-        ValueError: If batch sizes or valid lengths differ.
-    """
-    theirs = teacher.lengths.to(student.lengths.device)
-    if not torch.equal(student.lengths, theirs):
-        raise ValueError(
-            "student and teacher must have the same valid frames, got "
-            f"{student.lengths.tolist()} and {teacher.lengths.tolist()}"
-        )
-
-
-def resolve_layer_map(
-    student_layers: int, teacher_layers: int, layer_map: Sequence[int] | None = None
-) -> list[int]:
-    """Teacher state that each student state follows.
-
-    Args:
-        student_layers: Student depth L_S.
-        teacher_layers: Teacher depth L_T.
-        layer_map: Teacher layer (1 to L_T) for each student layer, or None to spread
-            them evenly with the last following the last.
-
-    Returns:
-        ``L_S + 1`` indices into the teacher's hidden states; index 0 maps to 0.
-
-    Raises:
-        StarError: If the map has the wrong length, leaves the range, or falls.
-    """
-    if layer_map is None:
-        if student_layers > teacher_layers:
-            raise StarError(
-                f"the student has {student_layers} layers and the teacher {teacher_layers}; "
-                "give layer_map, one teacher layer for each student layer"
-            )
-        step = teacher_layers / student_layers
-        return [0] + [round(step * (layer + 1)) for layer in range(student_layers)]
-    chosen = [int(layer) for layer in layer_map]
-    if len(chosen) != student_layers:
-        raise StarError(
-            f"layer_map must name one teacher layer for each of {student_layers} student "
-            f"layers, got {chosen}"
-        )
-    if min(chosen) < 1 or max(chosen) > teacher_layers or chosen != sorted(chosen):
-        raise StarError(
-            f"layer_map must rise within 1..{teacher_layers} (the teacher's layers), got {chosen}"
-        )
-    return [0, *chosen]
+    def on_student_frames(self, student: LayerOutputs, teacher: LayerOutputs) -> LayerOutputs:
+        """The teacher's states on the student's frames, see :func:`on_frames_of`."""
+        return on_frames_of(student, teacher, self.together)

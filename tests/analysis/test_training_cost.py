@@ -18,7 +18,6 @@ from espnet_star.analysis.training_cost import (
 )
 from espnet_star.distillation import StarDistillation
 from espnet_star.errors import StarError
-from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
 
@@ -28,7 +27,7 @@ def model(teacher_directory, tiny_options):
     torch.manual_seed(0)
     student = StarEncoder(**tiny_options)
     teacher = build_teacher(str(teacher_directory))
-    return StarDistillation(student, teacher, build_losses([{"name": "temporal_gram"}]))
+    return StarDistillation(student, teacher, [{"name": "temporal_gram"}])
 
 
 def test_arithmetic_of_a_step(model, teacher_directory):

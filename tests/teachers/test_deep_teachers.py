@@ -6,9 +6,7 @@ import transformers
 from small_checkpoints import FAMILIES, SMALL, WHISPER, save, shake
 
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
-from espnet_star.tasks.star import resolve_losses
 from espnet_star.teachers import build_teacher
 
 LAYERS = 24
@@ -64,7 +62,7 @@ def test_a_student_learns_from_24_layers(family, preparation, width, tiny_option
     assert_batch_is_no_matter(teacher, *few)
     losses = [{"name": "temporal_gram", "conf": {"layer_map": LAYER_MAP}}]
     student = StarEncoder(**(tiny_options | {"num_hidden_layers": 4}))
-    model = StarDistillation(student, teacher, build_losses(resolve_losses(losses, teacher)))
+    model = StarDistillation(student, teacher, losses)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     values = []
     for _ in range(12):

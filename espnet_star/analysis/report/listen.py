@@ -55,10 +55,10 @@ def listen(experiment: Experiment, options: SpeechOptions) -> None:
     students = {"student": experiment.student}
     if options.undistilled:
         students["undistilled"] = experiment.undistilled()
-    norm = "layer_norm" if teacher.shape.pre_norm else "none"
+    follows, normalised = experiment.compared(teacher.shape)
     result = Comparison(
-        layer_map=experiment.layer_map(teacher.shape.layers),
-        normalised=experiment.temporal_gram().get("target_norm", norm) == "layer_norm",
+        layer_map=follows,
+        normalised=normalised,
         source=str(wav_scp),
         teacher_params=sum(parameter.numel() for parameter in teacher.parameters()),
     )
