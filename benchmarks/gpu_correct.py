@@ -16,6 +16,7 @@ import gpu_models as models
 import torch
 from gpu_run import Row, Run, Section, precision
 
+from espnet_star.encoders import Shape
 from espnet_star.losses import TemporalGramLoss, gram
 from espnet_star.losses.gram_forms import frame_form, width_form
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
@@ -141,8 +142,9 @@ def objective_found(
     moved = [[state.detach().clone().to(run.device) for state in side] for side in sides]
     student = [state.requires_grad_() for state in moved[0]]
     with setting(), forced(FORMS[form]):
-        loss = TemporalGramLoss(scope=scope)
-        value, terms = loss(LayerOutputs(student, sizes), LayerOutputs(moved[1], sizes))
+        outputs = LayerOutputs(student, sizes), LayerOutputs(moved[1], sizes)
+        loss = TemporalGramLoss(*map(Shape.of, outputs), scope=scope)
+        value, terms = loss(*outputs)
         value.backward()
     return torch.stack([terms["layerwise"], terms["intralayer"]]), [s.grad for s in student]
 
@@ -170,18 +172,18 @@ def encoders(run: Run) -> Iterator[Row]:
     """States of student and teacher, and that a batch changes nothing."""
     speech, lengths = (x.cpu() for x in models.audio(run, clips(run)))
     student = models.student(run).eval()
-    wanted = valid(student.double().layer_outputs(speech.double(), lengths))
+    wanted = valid(student.double().encode(speech.double(), lengths))
     student = models.student(run).eval().to(run.device)
-    yield from encoder_rows(run, "student", student.layer_outputs, wanted)
+    yield from encoder_rows(run, "student", student.encode, wanted)
     for dtype in ("float32", "bfloat16"):
         teacher = models.teacher(run, dtype)
         if dtype == "float32":
-            wanted = valid(teacher(speech, lengths))
+            wanted = valid(teacher.encode(speech, lengths))
         teacher = teacher.to(run.device)
         if dtype == "float32":
             yield from encoder_rows(run, "teacher", teacher, wanted, ("float32", "TF32"))
         else:
-            found = valid(teacher(speech.to(run.device), lengths.to(run.device)))
+            found = valid(teacher.encode(speech.to(run.device), lengths.to(run.device)))
             yield verdict("teacher in bfloat16", dtype, worst(found, wanted), STATES[dtype])
 
 

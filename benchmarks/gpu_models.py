@@ -16,11 +16,10 @@ from paper_models import adamw, random_teacher
 from espnet_star.analysis.subjects import SHAPES
 from espnet_star.analysis.training_cost import Probe, probe
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.outputs import SAMPLE_RATE, frame_count, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.config import student_config
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 # The published student's head has 54 channels, no multiple of eight; so has the tiny one's.
@@ -65,19 +64,19 @@ def student(run: Run, **overrides: Any) -> StarEncoder:
 
 
 @functools.lru_cache(maxsize=4)
-def _teacher(small: bool, dtype: str) -> AbsTeacher:
+def _teacher(small: bool, dtype: str) -> Teacher:
     torch.manual_seed(1)
     return random_teacher(dtype=dtype, **({"values": TINY_TEACHER} if small else {}))
 
 
-def teacher(run: Run, dtype: str = "float32") -> AbsTeacher:
+def teacher(run: Run, dtype: str = "float32") -> Teacher:
     """On the CPU; the same weights each time."""
     return copy.deepcopy(_teacher(run.small, dtype))
 
 
 def distillation(run: Run, dtype: str = "float32", **overrides: Any) -> StarDistillation:
     """Ours, on the CPU, in training mode."""
-    losses = build_losses([{"name": "temporal_gram"}])
+    losses = [{"name": "temporal_gram"}]
     return StarDistillation(student(run, **overrides), teacher(run, dtype), losses).train()
 
 

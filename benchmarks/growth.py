@@ -23,7 +23,6 @@ from paper_models import adamw, random_teacher
 from espnet_star.analysis.memory import peak_memory
 from espnet_star.analysis.speed import interleaved
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students import StarEncoder
 
@@ -48,7 +47,7 @@ def trainer() -> tuple[StarDistillation, torch.optim.Optimizer]:
     model = StarDistillation(
         StarEncoder(preset="starhubert"),
         random_teacher(),
-        build_losses([{"name": "temporal_gram"}]),
+        [{"name": "temporal_gram"}],
     )
     return model.train(), adamw(model)
 

@@ -21,6 +21,7 @@ from harness import arguments, publish
 
 from espnet_star.analysis.memory import peak_memory
 from espnet_star.analysis.speed import interleaved
+from espnet_star.encoders import Shape
 from espnet_star.losses import TemporalGramLoss
 from espnet_star.losses.gram import cheaper_form
 from espnet_star.losses.gram_forms import BLOCK, frame_form
@@ -77,7 +78,7 @@ def layered_objective(student: LayerOutputs, teacher: LayerOutputs) -> torch.Ten
 
 def our_objective(student: LayerOutputs, teacher: LayerOutputs) -> torch.Tensor:
     """The package's."""
-    return TemporalGramLoss()(student, teacher)[0]
+    return TemporalGramLoss(Shape.of(student), Shape.of(teacher))(student, teacher)[0]
 
 
 OBJECTIVES = {"stacked": stacked_objective, "layered": layered_objective, "ours": our_objective}

@@ -49,11 +49,11 @@ def measure(name: str, directory: Path, args: argparse.Namespace) -> list[dict[s
     student = load(name).prepare()
     parameters = sum(p.numel() for p in student.parameters())
     errors = export_onnx(student, directory, list(FILES))
-    encoders: dict[str, Callable[..., Any]] = {TORCH: student.layer_outputs}
+    encoders: dict[str, Callable[..., Any]] = {TORCH: student.encode}
     sizes: dict[str, int] = {TORCH: 4 * parameters}
     for precision, file in FILES.items():
         label = f"ONNX {precision}"
-        encoders[label] = OnnxStudent(directory / file, args.threads).layer_outputs
+        encoders[label] = OnnxStudent(directory / file, args.threads).encode
         sizes[label] = (directory / file).stat().st_size
     rows = []
     for seconds in args.seconds:

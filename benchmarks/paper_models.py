@@ -12,10 +12,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.analysis.subjects import SHAPES
 from espnet_star.teachers import build_teacher
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 
-def random_teacher(values: Mapping[str, Any] | None = None, **conf: Any) -> AbsTeacher:
+def random_teacher(values: Mapping[str, Any] | None = None, **conf: Any) -> Teacher:
     """A teacher of HuBERT Base's shape; `torch.manual_seed` before it gives the same weights.
 
     Args:

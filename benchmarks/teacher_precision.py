@@ -22,10 +22,10 @@ from paper_models import random_teacher
 from espnet_star.analysis.speed import interleaved
 from espnet_star.data.kaldi import read_table
 from espnet_star.teachers import build_teacher
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 
-def teachers(name: str | None) -> dict[str, AbsTeacher]:
+def teachers(name: str | None) -> dict[str, Teacher]:
     """The same weights in both precisions."""
     built = {}
     for dtype in ("float32", "bfloat16"):

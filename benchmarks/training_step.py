@@ -28,7 +28,6 @@ from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS
 from espnet_star.analysis.speed import interleaved
 from espnet_star.analysis.subjects import SHAPES
 from espnet_star.distillation import StarDistillation, cpu_has_bfloat16
-from espnet_star.losses import build_losses
 from espnet_star.outputs import SAMPLE_RATE, frame_count, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.config import student_config
@@ -142,7 +141,7 @@ def our_pass(
     torch.manual_seed(0)
     batches = chosen(our_batches(count), largest)
     teacher = random_teacher(dtype=teacher_dtype)
-    losses = build_losses([{"name": "temporal_gram"}])
+    losses = [{"name": "temporal_gram"}]
     student = StarEncoder(preset="starhubert")
     model = StarDistillation(student, teacher, losses, cpu_dtype=cpu_dtype).train()
     optimiser = adamw(model)

@@ -39,7 +39,7 @@ API = {
     "Objectives": ["espnet_star.losses"],
     "Distillation": ["espnet_star.distillation", "espnet_star.tasks.star", "espnet_star.trainer"],
     "ESPnet's tasks": ["espnet_star.frontend", "espnet_star.heads", "espnet_star.tasks.plugin"],
-    "Outputs and errors": ["espnet_star.outputs", "espnet_star.errors", "espnet_star.state_cache"],
+    "Outputs and errors": ["espnet_star.outputs", "espnet_star.errors", "espnet_star.encoders"],
     "Formats": ["espnet_star.formats"],
     "Data": ["espnet_star.data"],
     "Analysis": ["espnet_star.analysis"],

@@ -156,7 +156,7 @@ def star_train_sections() -> list[Section]:
     for name, teacher in TEACHERS.items():
         sections.append(Section("teacher_conf", name, teacher, keys_of(teacher, ("name",))))
     for name, loss in LOSSES.items():
-        sections.append(Section("losses", name, loss, keys_of(loss)))
+        sections.append(Section("losses", name, loss, keys_of(loss, ("student", "teacher"))))
     for name, encoder in star.encoder_choices.classes.items():
         sections.append(Section("encoder_conf", name, encoder, keys_of(encoder)))
     sections.append(Section("encoder_conf", "architecture", student_config, architecture()))

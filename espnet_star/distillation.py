@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,12 +12,11 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 
 from espnet_star.bfloat16 import agree, find_fault, finite, low_on_cpu, plain_tensors
-from espnet_star.errors import StarError, unknown_name
-from espnet_star.losses import WeightedLoss, resolve_layer_map
+from espnet_star.encoders import Cached, Encoder, Frozen, Want
+from espnet_star.errors import unknown_name
+from espnet_star.losses import WeightedLoss, build_losses
 from espnet_star.outputs import LayerOutputs
-from espnet_star.state_cache import StateCache, weights_fingerprint
-from espnet_star.students import StarEncoder
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.students import Student
 
 CPU_DTYPES = ("float32", "bfloat16", "auto")
 
@@ -31,13 +30,14 @@ def cpu_has_bfloat16() -> bool:
 class StarDistillation(AbsESPnetModel):
     """Teacher, student and objectives: ``speech -> (loss, stats, weight)``.
 
-    The teacher moves with the model but is none of its submodules: it is absent from
-    checkpoints, optimisers and gradient exchange.
+    The teacher moves with the model but is absent from checkpoints, optimisers and gradient
+    exchange.
 
     Args:
         encoder: The student.
         teacher: The frozen model to follow.
-        losses: Objectives and their weights; the loss is their weighted sum.
+        losses: Objectives and their weights, ``{name, weight, conf}`` each; the loss is their
+            weighted sum.
         cache_dir: Keep the teacher's states there between epochs; for small corpora.
         cpu_dtype: The student's matrix products and convolutions on a CPU: ``float32``,
             ``bfloat16``, or ``auto`` for bfloat16 where the processor has instructions
@@ -50,9 +50,9 @@ class StarDistillation(AbsESPnetModel):
 
     def __init__(
         self,
-        encoder: StarEncoder,
-        teacher: AbsTeacher,
-        losses: Sequence[WeightedLoss],
+        encoder: Student,
+        teacher: Encoder,
+        losses: Sequence[Mapping[str, Any]],
         cache_dir: str | None = None,
         cpu_dtype: str = "float32",
     ):
@@ -63,30 +63,15 @@ class StarDistillation(AbsESPnetModel):
             cpu_dtype = "bfloat16" if cpu_has_bfloat16() else "float32"
         self.cpu_dtype = getattr(torch, cpu_dtype)
         self.encoder = encoder
-        self.losses = list(losses)
-        self.loss_modules = torch.nn.ModuleList(entry.loss for entry in losses)
-        self.needs_attentions = any(entry.loss.needs_attentions for entry in losses)
-        if self.needs_attentions:
-            teacher.check_attentions()
-        # Straight into __dict__, past torch's registration of submodules.
-        self.__dict__["teacher"] = teacher
-        for entry in losses:
-            layer_map = getattr(entry.loss, "layer_map", None)
-            resolve_layer_map(encoder.num_layers, teacher.num_layers, layer_map)
-        if cache_dir and self.needs_attentions:
-            raise StarError(
-                "cache_dir keeps hidden states only, but a loss needs attention maps; "
-                "remove cache_dir or the loss attention_map"
-            )
-        self.cache_dir = cache_dir
-        self.cache: StateCache | None = None
+        self.losses = build_losses(losses, encoder.shape, teacher.shape)
+        self.objectives = torch.nn.ModuleList(entry.loss for entry in self.losses)
+        self.wants = wants_of(self.losses)
+        self.teacher = Frozen(teacher)
+        self.target: Encoder = Cached(self.teacher, cache_dir) if cache_dir else self.teacher
+        for name, part in (("student", encoder), ("teacher", self.target)):
+            part.check(self.wants[name])
         self.bfloat16_is_wrong = False
         self._tried = False
-
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> StarDistillation:
-        """Move the teacher wherever the model is moved."""
-        self.teacher._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
 
     def forward(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor, **_: Any
@@ -102,15 +87,15 @@ class StarDistillation(AbsESPnetModel):
         """
         speech = speech[:, : int(speech_lengths.max())]
         self._settle(speech, speech_lengths)
-        targets = self._targets(speech, speech_lengths)
+        outputs = {"teacher": self.target.encode(speech, speech_lengths, self.wants["teacher"])}
         with self._student_precision(speech.device):
-            outputs = self.encoder.layer_outputs(speech, speech_lengths, self.needs_attentions)
+            outputs["student"] = self.encoder.encode(speech, speech_lengths, self.wants["student"])
         total = speech.new_zeros((), dtype=torch.float32)
         stats: dict[str, torch.Tensor] = {}
         for entry in self.losses:
-            value, terms = entry.loss(outputs, targets)
+            value, terms = entry.loss(*(outputs[name] for name in entry.loss.inputs))
             total = total + entry.weight * value
-            stats |= terms
+            stats |= entry.logged(terms)
         stats["loss"] = total.detach()
         return force_gatherable((total, stats, speech.shape[0]), total.device)
 
@@ -118,14 +103,7 @@ class StarDistillation(AbsESPnetModel):
         """What only the first batch can tell: whether bfloat16 is right on this CPU."""
         if self._tried:
             return
-        self._place_teacher(speech)
-        self.teacher.settle(speech, lengths, self.needs_attentions, agree)
-        if self.cache_dir:
-            # Not before: what is kept is named after the weights that the teacher works with.
-            checked = "" if self.teacher.dtype == torch.float32 else "bfloat16, checked"
-            fingerprint = weights_fingerprint(self.teacher, repr(self.teacher) + checked)
-            self.cache = StateCache(self.cache_dir, fingerprint)
-            logging.info("Teacher states are kept in %s", self.cache.directory)
+        self.target.settle(speech, lengths, self.wants["teacher"], agree)
         dtype = self._low_dtype(speech.device)
         if dtype is not None:
             with plain_tensors():
@@ -137,7 +115,7 @@ class StarDistillation(AbsESPnetModel):
     ) -> None:
         def run(dtype: torch.dtype) -> LayerOutputs:
             with low_on_cpu(dtype):
-                return self.encoder.layer_outputs(trial, lengths, self.needs_attentions)
+                return self.encoder.encode(trial, lengths, self.wants["student"])
 
         trial, training = finite(speech), self.encoder.training
         self.encoder.eval()  # dropout would differ, and move on the random numbers
@@ -167,20 +145,17 @@ class StarDistillation(AbsESPnetModel):
         dtype = self._low_dtype(device)
         return torch.autocast("cpu", dtype=dtype, enabled=dtype is not None)
 
-    @torch.no_grad()
-    def _targets(self, speech: torch.Tensor, lengths: torch.Tensor) -> LayerOutputs:
-        self._place_teacher(speech)
-        if self.cache is not None:
-            return self.cache(self.teacher, speech, lengths)
-        return self.teacher(speech, lengths, attentions=self.needs_attentions)
-
-    def _place_teacher(self, speech: torch.Tensor) -> None:
-        if next(self.teacher.parameters(), speech).device != speech.device:
-            # FSDP moves parameters one by one, past _apply.
-            self.teacher.to(speech.device)
-
     def collect_feats(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor, **_: Any
     ) -> dict[str, torch.Tensor]:
         """Nothing to collect: lengths come from ``utt2num_samples``."""
         return {"feats": speech, "feats_lengths": speech_lengths}
+
+
+def wants_of(losses: Sequence[WeightedLoss]) -> dict[str, Want]:
+    """What all objectives together want of each pass."""
+    wants: dict[str, Want] = {}
+    for entry in losses:
+        for name, want in zip(entry.loss.inputs, entry.loss.wants(), strict=True):
+            wants[name] = wants[name] | want if name in wants else want
+    return wants

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 
-from espnet_star.trainer import StarTrainer
+from espnet_star.losses import without_objectives
+from espnet_star.trainer import StarTrainer, is_first
 from espnet_star.updates import UpdatePlan, announce, schedule_of
 
 
@@ -48,6 +50,25 @@ class DistillationTrainer(StarTrainer):
             schedules = map(schedule_of, kwargs["schedulers"])
             announce(plan, options.expected_batch, options.expected_updates, schedules)
         super().run(*args, **kwargs)
+        if is_first(kwargs["distributed_option"]):
+            drop_objectives(Path(options.output_dir))
+
+
+def drop_objectives(directory: Path) -> None:
+    """Leave averaged models without what only the training needed: weights of objectives.
+
+    Models of single epochs and checkpoints keep them.
+
+    Args:
+        directory: The experiment.
+    """
+    for path in directory.glob("*.ave_*.pth"):
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        kept = without_objectives(state)
+        if len(kept) < len(state):
+            scratch = path.with_name(f".{path.name}")
+            torch.save(kept, scratch)
+            scratch.replace(path)
 
 
 def plan_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import humanfriendly
@@ -11,15 +10,14 @@ import torch
 import torch.nn.functional as F
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
+from espnet_star.encoders import Cached, Encoder, Frozen
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import is_distillation
 from espnet_star.formats.hugging_face import find_file, read_json
 from espnet_star.formats.onnx_student import SUFFIX, OnnxStudent
-from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
-from espnet_star.state_cache import StateCache, weights_fingerprint
+from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import TEACHERS, build_teacher
-from espnet_star.teachers.abs_teacher import AbsTeacher
 from espnet_star.teachers.detect import kind_by_files, kind_by_name
 
 
@@ -65,32 +63,21 @@ class StarFrontend(AbsFrontend):
         self.normalize = normalize
         self.freeze_updates = freeze_updates
         encoder = build_upstream(upstream, kind, student_conf)
-        self.is_student = isinstance(encoder, StarEncoder)
-        if self.is_student:
-            self.upstream = encoder
-        else:
-            # Past torch's registration: a teacher's weights stay out of checkpoints.
-            self.__dict__["upstream"] = encoder
-            if freeze_updates is not None:
-                raise StarError(
-                    "freeze_updates trains a student; a teacher stays frozen, and so does ONNX"
-                )
+        if not encoder.trainable and freeze_updates is not None:
+            raise StarError(
+                "freeze_updates trains a student; a teacher stays frozen, and so does ONNX"
+            )
+        self.upstream: Encoder = encoder if encoder.trainable else Frozen(encoder)
         if freeze_updates is None:
             encoder.requires_grad_(False)
-        self.layer_weights = torch.nn.Parameter(torch.zeros(encoder.num_layers + 1))
+        self.layer_weights = torch.nn.Parameter(torch.zeros(encoder.shape.layers + 1))
         # Persistent, so that a resumed run unfreezes at the same update.
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self.cache: StateCache | None = None
+        self.cached: Cached | None = None
         if cache_dir and freeze_updates is None:
             # At inference the folder may be gone; then there is nothing to gain from it.
-            self.cache = StateCache(cache_dir, weights_fingerprint(encoder, repr(encoder)))
+            self.cached = Cached(self.upstream, cache_dir)
         self.train()
-
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> StarFrontend:
-        """Move a teacher along, which torch does not know about."""
-        if not self.is_student:
-            self.upstream._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
 
     def train(self, mode: bool = True) -> StarFrontend:
         """Set the mode; a frozen encoder stays in eval mode."""
@@ -105,9 +92,7 @@ class StarFrontend(AbsFrontend):
 
     def output_size(self) -> int:
         """Width D of the features."""
-        if isinstance(self.upstream, StarEncoder):
-            return self.upstream.output_size()
-        return self.upstream.width
+        return self.upstream.shape.width
 
     def forward(
         self, input: torch.Tensor, input_lengths: torch.Tensor
@@ -127,7 +112,7 @@ class StarFrontend(AbsFrontend):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             if not frozen and self.training:
                 self.upstream.train()
-            outputs = self._states(input, input_lengths)
+            outputs = (self.cached or self.upstream).encode(input, input_lengths)
         if self.training:
             self.updates += 1
         weights = self.layer_weights.softmax(dim=0)
@@ -139,15 +124,9 @@ class StarFrontend(AbsFrontend):
         features = torch.where(outputs.mask()[..., None], features, 0.0)
         return features, outputs.lengths
 
-    def _states(self, speech: torch.Tensor, lengths: torch.Tensor) -> LayerOutputs:
-        encode = self.upstream.layer_outputs if self.is_student else self.upstream
-        if self.cache is not None:
-            return self.cache(encode, speech, lengths)
-        return encode(speech, lengths)
-
     def reload_pretrained_parameters(self) -> None:
         """Undo ESPnet's ``--init``, which overwrites pretrained weights as well."""
-        if self.is_student and self.source is not None:
+        if self.upstream.trainable and self.source is not None:
             fresh = build_upstream(self.source, self.kind)
             self.upstream.load_state_dict(fresh.state_dict())
         torch.nn.init.zeros_(self.layer_weights)
@@ -158,11 +137,13 @@ class StarFrontend(AbsFrontend):
             "normalize": self.normalize,
             "freeze_updates": self.freeze_updates,
         }
-        if isinstance(self.upstream, StarEncoder):
+        if self.upstream.trainable:
             return options | {"student_conf": self.upstream.options()}
         # What "auto" found, so that nothing is guessed again where the model is decoded.
-        conf = getattr(self.upstream, "conf", {})
-        return options | {"upstream": self.source, "kind": conf.get("kind", self.kind)}
+        return options | {
+            "upstream": self.source,
+            "kind": self.upstream.conf.get("kind", self.kind),
+        }
 
 
 def sampling_rate(fs: int | str) -> int | None:
@@ -175,7 +156,7 @@ def sampling_rate(fs: int | str) -> int | None:
 
 def build_upstream(
     upstream: str | None, kind: str = "auto", student_conf: dict[str, Any] | None = None
-) -> StarEncoder | AbsTeacher:
+) -> Encoder:
     """Encoder of a frontend; see :class:`StarFrontend` for the arguments."""
     kinds = {"auto", "student", "onnx", *TEACHERS}
     if kind not in kinds:

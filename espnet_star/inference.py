@@ -13,7 +13,7 @@ import torch
 
 from espnet_star.bfloat16 import Narrowed, find_fault, plain_tensors
 from espnet_star.errors import StarError
-from espnet_star.outputs import SAMPLE_RATE, LayerOutputs, frame_count
+from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
 from espnet_star.students import StarEncoder
 from espnet_star.waveforms import Audio, waveform
 
@@ -76,11 +76,11 @@ class Speech2Features:
     @property
     def num_layers(self) -> int:
         """Transformer layers L; there are L + 1 hidden states."""
-        return self.encoder.num_layers
+        return self.encoder.shape.layers
 
     def output_size(self) -> int:
         """Width D of every hidden state."""
-        return self.encoder.output_size()
+        return self.encoder.shape.width
 
     @torch.no_grad()  # not inference_mode: a head may be trained on what comes out
     def __call__(
@@ -117,10 +117,10 @@ class Speech2Features:
         if not waves:
             raise StarError("no audio was given; expected at least one waveform or path")
         lengths = torch.tensor([len(wave) for wave in waves])
-        frames = frame_count(lengths)
+        frames = self.encoder.shape.frames(lengths)
         shape = (len(waves), int(frames.max()), self.output_size())
         states = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers]
-        normalise = layers[-1] == self.num_layers and self.encoder.config.do_stable_layer_norm
+        normalise = layers[-1] == self.num_layers and self.encoder.shape.pre_norm
         last = torch.zeros_like(states[-1]) if normalise else states[-1]
         for batch in _batches(lengths.tolist(), limit):
             speech = torch.nn.utils.rnn.pad_sequence([waves[i] for i in batch], batch_first=True)
@@ -129,21 +129,21 @@ class Speech2Features:
                 with plain_tensors():
                     self._settle(speech.clone(), lengths[batch].to(self.device))
             speech = speech.to(self.computed)
-            outputs = self.encoder.layer_outputs(speech, lengths[batch].to(self.device))
+            outputs = self.encoder.encode(speech, lengths[batch].to(self.device))
             chosen = [outputs.hidden_states[index] for index in layers]
             for row, index in enumerate(batch):
                 n = int(frames[index])
                 for state, values in zip(states, chosen, strict=True):
                     state[index, :n] = values[row, :n]
                 if normalise:
-                    last[index, :n] = self.encoder.encoder.output(chosen[-1][row, :n])
+                    last[index, :n] = self.encoder.output(chosen[-1][row, :n])
         return Features(tuple(states), frames.to(self.device), last)
 
     def _settle(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
         """Take up the type asked for; on a CPU only if the first batch shows that it is right."""
 
         def run(dtype: torch.dtype) -> LayerOutputs:
-            return self.encoder.layer_outputs(speech.to(dtype), lengths)
+            return self.encoder.encode(speech.to(dtype), lengths)
 
         exact = run(torch.float32) if self.device.type == "cpu" else None
         narrowed = Narrowed(self.encoder.modules(), self.dtype)

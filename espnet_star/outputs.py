@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,16 +12,20 @@ RECEPTIVE_FIELD = 400
 HOP = 320
 
 
-def frame_count(samples: torch.Tensor) -> torch.Tensor:
-    """Number of 50 Hz frames of a HuBERT-shaped front for waveforms at 16 kHz.
+def frame_count(
+    samples: torch.Tensor, hop: int = HOP, field: int = RECEPTIVE_FIELD
+) -> torch.Tensor:
+    """Number of frames for waveforms at 16 kHz; by default of HuBERT's 50 a second.
 
     Args:
         samples: Waveform lengths in samples, any shape, integer.
+        hop: Samples from a frame to the next.
+        field: Samples that a frame sees.
 
     Returns:
-        ``floor((samples - 400) / 320) + 1``, never below zero, same shape.
+        ``floor((samples - field) / hop) + 1``, never below zero, same shape.
     """
-    frames = torch.div(samples - RECEPTIVE_FIELD, HOP, rounding_mode="floor") + 1
+    frames = torch.div(samples - field, hop, rounding_mode="floor") + 1
     return frames.clamp(min=0)
 
 
@@ -47,6 +52,7 @@ class LayerOutputs:
         lengths: Valid frames of each utterance, ``(B,)``, at most ``N``.
         attentions: ``L`` tensors ``(B, H, N, N)`` of attention probabilities, or
             None where no objective asked for them.
+        layers: Index that each of ``hidden_states`` stands for; None for all of 0 to L.
 
     Raises:
         ValueError: If the shapes above do not hold.
@@ -55,11 +61,12 @@ class LayerOutputs:
     hidden_states: tuple[torch.Tensor, ...]
     lengths: torch.Tensor
     attentions: tuple[torch.Tensor, ...] | None = None
+    layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes once, so that objectives need not."""
         object.__setattr__(self, "hidden_states", tuple(self.hidden_states))
-        if len(self.hidden_states) < 2:
+        if len(self.hidden_states) < 2 and self.layers is None:
             raise ValueError(
                 f"hidden_states must hold L + 1 >= 2 tensors, got {len(self.hidden_states)}"
             )
@@ -80,7 +87,7 @@ class LayerOutputs:
 
     def _check_attentions(self, batch: int, frames: int) -> None:
         assert self.attentions is not None
-        if len(self.attentions) != self.num_layers:
+        if self.layers is None and len(self.attentions) != self.num_layers:
             raise ValueError(
                 f"attentions must hold {self.num_layers} tensors, got {len(self.attentions)}"
             )
@@ -95,6 +102,17 @@ class LayerOutputs:
     def num_layers(self) -> int:
         """Transformer layers L (one less than the hidden states)."""
         return len(self.hidden_states) - 1
+
+    def state(self, layer: int) -> torch.Tensor:
+        """State ``(B, N, D)`` of a layer, 0 being the input of the first."""
+        return self.hidden_states[layer if self.layers is None else self.layers.index(layer)]
+
+    def only(self, layers: Collection[int] | None) -> LayerOutputs:
+        """Without the states of other layers; None keeps all."""
+        if layers is None or set(layers) >= set(self.layers or range(self.num_layers + 1)):
+            return self
+        kept = tuple(sorted(layers))
+        return replace(self, hidden_states=tuple(map(self.state, kept)), layers=kept)
 
     def mask(self) -> torch.Tensor:
         """``(B, N)`` boolean mask of valid frames."""

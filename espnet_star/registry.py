@@ -1,8 +1,99 @@
-"""Put classes of this package into the registries of a stock ESPnet."""
+"""Classes by name: ours, those of others by module, and ours in ESPnet's own registries."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
 from espnet2.train.class_choices import ClassChoices
+
+from espnet_star.errors import StarError, first_line, unknown_name
+
+T = TypeVar("T")
+
+
+class Registry(dict[str, type[T]], Generic[T]):
+    """Classes of one kind; a name is one of ours or ``package.module:Class``.
+
+    Args:
+        what: What messages call the kind, e.g. ``"loss"``.
+        base: What every class must be a subclass of.
+        classes: Ours by name.
+    """
+
+    def __init__(self, what: str, base: type[T], classes: Mapping[str, type[T]]):
+        super().__init__(classes)
+        self.what, self.base = what, base
+
+    def find(self, name: str) -> type[T]:
+        """Class of a name.
+
+        Raises:
+            StarError: If there is none, or it is not of this kind.
+        """
+        if name in self:
+            return self[name]
+        if ":" not in name:
+            raise unknown_name(self.what, name, self)
+        return self._outside(name)
+
+    def _outside(self, name: str) -> type[T]:
+        """A class that is no part of this package, found from the working directory too."""
+        expected = f"expected package.module:Class, a subclass of {self.base.__qualname__}"
+        module_name, _, class_name = name.partition(":")
+        if not module_name or not class_name:
+            raise StarError(f"{self.what} {name!r}: {expected}")
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:  # whatever stands in somebody else's file
+            raise StarError(
+                f"{self.what} {name!r}: {module_name} cannot be imported from {Path.cwd()} "
+                f"({type(error).__name__}: {first_line(error)}); {expected}"
+            ) from error
+        place = getattr(module, "__file__", None) or module_name
+        found = getattr(module, class_name, None)
+        if found is None:
+            raise StarError(f"{self.what} {name!r}: {place} has no {class_name}; {expected}")
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            raise StarError(f"{self.what} {name!r}: {class_name} in {place} is none; {expected}")
+        return found
+
+    def build(self, name: str, conf: Any, *given: Any) -> T:
+        """An object of a class.
+
+        Args:
+            name: See :meth:`find`.
+            conf: Its options, None for none.
+            *given: Arguments that code gives, in front of them.
+
+        Raises:
+            StarError: If there is no such class or option, or one that it needs is missing.
+        """
+        cls = self.find(name)
+        conf = {} if conf is None else conf
+        if not isinstance(conf, Mapping):
+            raise StarError(f"conf of {self.what} {name} must be a mapping, got {conf!r}")
+        signature = inspect.signature(cls)
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        options = list(signature.parameters)[len(given) :]
+        for key in conf:
+            if key not in options and inspect.Parameter.VAR_KEYWORD not in kinds:
+                raise unknown_name(f"option of {self.what} {name}", str(key), options)
+        try:
+            signature.bind(*given, **conf)
+        except TypeError as error:
+            place = inspect.getsourcefile(cls) or cls.__module__
+            raise StarError(
+                f"{self.what} {name}: {cls.__name__}{signature} in {place} cannot be built from "
+                f"{len(given)} arguments and conf {dict(conf)} ({error})"
+            ) from error
+        return cls(*given, **conf)
 
 
 def register(choices: ClassChoices, name: str, cls: type) -> None:

@@ -6,7 +6,6 @@ import transformers
 from small_checkpoints import FAMILIES, SMALL, WHISPER, save, shake
 
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.outputs import frame_count
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
@@ -58,7 +57,7 @@ def worst_gap(encode, speech, lengths):
 def test_teachers_of_every_family_at_every_length(teacher, extra):
     """Fails if a frame at an utterance's edge sees padding, whatever the batch's own length."""
     teacher.train()  # must change nothing
-    assert worst_gap(teacher, *noise(LENGTHS, extra)) < 1e-4
+    assert worst_gap(teacher.encode, *noise(LENGTHS, extra)) < 1e-4
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
@@ -70,7 +69,7 @@ def test_students_at_every_length(tiny_options, norm, pre_norm, mode):
     student = shake(StarEncoder(**(tiny_options | NO_DROPOUT | layout))).train(mode == "train")
     for extra in (0, 977):
         with torch.no_grad():
-            assert worst_gap(student.layer_outputs, *noise(LENGTHS, extra)) < 1e-4
+            assert worst_gap(student.encode, *noise(LENGTHS, extra)) < 1e-4
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
@@ -78,7 +77,7 @@ def test_a_student_of_the_published_size(norm):
     """Fails if rounding at full width and depth is no longer rounding."""
     student = StarEncoder("starhubert", feat_extract_norm=norm, **NO_DROPOUT).train()
     with torch.no_grad():
-        assert worst_gap(student.layer_outputs, *noise([9000, 4321, 400])) < 1e-4
+        assert worst_gap(student.encode, *noise([9000, 4321, 400])) < 1e-4
 
 
 def test_the_gradient_of_a_batch_is_the_mean_of_its_utterances(tiny_options, tmp_path, tiny_hubert):
@@ -88,7 +87,7 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_utterances(tiny_options, tmp
     model = StarDistillation(
         shake(StarEncoder(**(tiny_options | NO_DROPOUT))).train(),
         build_teacher(str(tmp_path)),
-        build_losses(losses),
+        losses,
     )
     speech, sizes = 0.3 * torch.randn(4, 4400), torch.tensor([4000, 2345, 720, 400])
 

@@ -10,7 +10,6 @@ from transformers import HubertConfig, HubertModel
 
 from espnet_star.bfloat16 import BOUND, Fault, agree
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
 
@@ -32,7 +31,7 @@ def distillation(teacher_directory, tiny_options):
     def make(teacher_dtype="float32", **conf):
         torch.manual_seed(0)
         teacher = build_teacher(teacher_directory, dtype=teacher_dtype)
-        losses = build_losses([{"name": "temporal_gram"}])
+        losses = [{"name": "temporal_gram"}]
         return StarDistillation(StarEncoder(**tiny_options), teacher, losses, **conf).train()
 
     return make
@@ -81,7 +80,7 @@ def test_the_check_leaves_no_trace(distillation, monkeypatch):
     monkeypatch.setattr("espnet_star.bfloat16.BOUND", 1e9)  # whatever this processor does
     model = distillation("bfloat16", cpu_dtype="bfloat16")
     first = step(model)
-    assert model.teacher.dtype == torch.bfloat16 and model.encoder.training
+    assert model.teacher.encoder.dtype == torch.bfloat16 and model.encoder.training
     assert_same(step(model), first)
     # A resumed run meets another batch first; Lightning's in inference mode.
     resumed = distillation("bfloat16", cpu_dtype="bfloat16")
@@ -140,8 +139,8 @@ def test_a_cache_never_holds_garbage(distillation, tmp_path, request):
     def kept(dtype, root):
         model = distillation(dtype, cache_dir=str(root))
         step(model)
-        states = model._targets(SPEECH, LENGTHS).hidden_states  # from the disk
-        return model.cache.directory.name, states
+        states = model.target.encode(SPEECH, LENGTHS).hidden_states  # from the disk
+        return model.target.folder.name, states
 
     right = kept("float32", tmp_path / "right")
     request.getfixturevalue("faulty")
@@ -166,7 +165,7 @@ def test_bad_audio_is_not_the_processors_fault(distillation, caplog):
     with caplog.at_level(logging.WARNING):
         model(speech, LENGTHS)
         clean(SPEECH, LENGTHS)
-    assert model.teacher.dtype == clean.teacher.dtype
+    assert model.teacher.encoder.dtype == clean.teacher.encoder.dtype
     assert model.bfloat16_is_wrong == clean.bfloat16_is_wrong
 
 

@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from espnet_star.distillation import StarDistillation
+from espnet_star.distillation_trainer import drop_objectives
+from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
-from espnet_star.losses import build_losses
-from espnet_star.outputs import LayerOutputs, frame_count
+from espnet_star.losses import LOSSES, Objective
+from espnet_star.losses.layers import pairs
+from espnet_star.outputs import LayerOutputs
 from espnet_star.students import StarEncoder
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 TINY = {
     "hidden_size": 16,
@@ -25,23 +28,23 @@ TINY = {
 }
 
 
-class SineTeacher(AbsTeacher):
+class SineTeacher(Teacher):
     """Deterministic states without weights: enough to give the student a target."""
 
-    name, num_layers, width, pre_norm = "sine", 2, 12, False
+    name, shape = "sine", Shape(layers=2, width=12)
 
-    def extract(self, speech, lengths, attentions):
-        frames = int(frame_count(torch.tensor(speech.shape[1])))
-        time = torch.arange(frames)[:, None] * torch.arange(1, self.width + 1)
+    def extract(self, speech, lengths, sizes, want):
+        frames = self.shape.frames_of(speech.shape[1])
+        time = torch.arange(frames)[:, None] * torch.arange(1, self.shape.width + 1)
         states = [
             torch.sin(time * (layer + 1) / 7).expand(len(speech), -1, -1) for layer in range(3)
         ]
-        return LayerOutputs(tuple(states), frame_count(lengths))
+        return LayerOutputs(tuple(states), self.shape.frames(lengths))
 
 
 def model(**conf):
     torch.manual_seed(0)
-    losses = build_losses([{"name": "temporal_gram"}])
+    losses = [{"name": "temporal_gram"}]
     return StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, **conf)
 
 
@@ -77,15 +80,54 @@ def test_the_teacher_is_no_part_of_the_state_dict_and_the_loss_is_a_weighted_sum
     assert int(weight) == 3
 
 
-def test_a_cache_cannot_serve_attention_maps(tmp_path):
-    losses = build_losses([{"name": "attention_map"}])
-    with pytest.raises(StarError, match="cache_dir keeps hidden states only"):
+def test_a_cache_cannot_serve_attention_maps(tmp_path, monkeypatch):
+    losses = [{"name": "attention_map"}]
+    monkeypatch.setattr(SineTeacher, "shape", Shape(layers=2, width=12, heads=2))
+    with pytest.raises(StarError, match="cache_dir keeps hidden states of whole utterances only"):
         StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, cache_dir=str(tmp_path))
 
 
 def test_the_teacher_follows_the_speech():
     """FSDP moves the student's weights without the model's knowing: the teacher stayed behind."""
     distillation = model()
-    distillation.teacher.register_parameter("gain", torch.nn.Parameter(torch.ones(1)))
-    distillation._targets(torch.empty(1, 800, device="meta"), torch.tensor([800]))
-    assert distillation.teacher.gain.device.type == "meta"
+    teacher = distillation.teacher.encoder
+    teacher.register_parameter("gain", torch.nn.Parameter(torch.ones(1)))
+    distillation.target.encode(torch.empty(1, 800, device="meta"), torch.tensor([800]))
+    assert teacher.gain.device.type == "meta"
+
+
+class Heads(Objective):
+    """The last state through a trained head."""
+
+    terms = {"match": "Match"}  # noqa: RUF012
+
+    def __init__(self, student, teacher):
+        super().__init__(student, teacher)
+        self.pairs = pairs(student, teacher, [[-1, 1]])
+        self.head = torch.nn.Linear(student.width, teacher.width)
+
+    def forward(self, student, teacher):
+        gap = self.head(student.state(2)) - teacher.state(1)
+        value = gap[student.mask()].square().mean()
+        return value, {"match": value}
+
+
+def test_heads_are_trained_and_left_out_of_averages(monkeypatch, tmp_path):
+    """Fails if an objective's weights were not in the optimiser, or went into what is used."""
+    monkeypatch.setitem(LOSSES, "heads", Heads)
+    distillation = StarDistillation(StarEncoder(**TINY), SineTeacher(), [{"name": "heads"}])
+    assert distillation.wants["teacher"].states == {1}
+    loss, stats, _ = distillation(**batch())
+    loss.backward()
+    head = dict(distillation.named_parameters())["objectives.0.head.weight"]
+    assert head.grad.abs().max() > 0 and stats.keys() == {"loss", "match"}
+    average = tmp_path / "valid.loss.ave_2best.pth"
+    torch.save(distillation.state_dict(), average)
+    torch.save(distillation.state_dict(), tmp_path / "2epoch.pth")
+    (tmp_path / "valid.loss.ave_1best.pth").symlink_to("2epoch.pth")
+    drop_objectives(tmp_path)
+    for path in tmp_path.glob("*.ave_*"):
+        assert torch.load(path).keys() == {
+            f"encoder.{k}" for k in distillation.encoder.state_dict()
+        }
+    assert "objectives.0.head.bias" in torch.load(tmp_path / "2epoch.pth")

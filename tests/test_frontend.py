@@ -31,7 +31,7 @@ def test_weighted_sum_of_all_states(student_directory, tiny_student, batch, norm
     with torch.no_grad():
         frontend.layer_weights.copy_(torch.tensor([0.5, -1.0, 2.0]))
     features, lengths = frontend(*batch)
-    outputs = tiny_student.layer_outputs(*batch)
+    outputs = tiny_student.encode(*batch)
     expected = weighted_sum(outputs, frontend.layer_weights, normalize)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     assert lengths.tolist() == outputs.lengths.tolist()
@@ -92,7 +92,7 @@ def test_options_rebuild_it_without_the_directory(student_directory, batch):
 def test_a_teacher_is_used_but_not_saved(teacher_directory, batch):
     """Fails if every checkpoint of a comparison would carry the teacher."""
     frontend = StarFrontend(str(teacher_directory)).train()
-    assert not frontend.is_student
+    assert not frontend.upstream.trainable
     assert set(frontend.state_dict()) == {"layer_weights", "updates"}
     assert frontend.output_size() == 24
     features, _ = frontend(*batch)
@@ -102,20 +102,20 @@ def test_a_teacher_is_used_but_not_saved(teacher_directory, batch):
     rebuilt.load_state_dict(frontend.state_dict())
     torch.testing.assert_close(rebuilt(*batch)[0], features.detach())
     frontend.double()
-    assert next(frontend.upstream.parameters()).dtype == torch.float64
+    assert next(frontend.upstream.encoder.parameters()).dtype == torch.float64
 
 
 def test_the_kind_is_found_out_or_told(student_directory, teacher_directory, tmp_path):
     """Fails if a plain HuBERT directory cannot serve as a student on request."""
-    assert StarFrontend(student_directory).is_student
-    assert not StarFrontend(student_directory, kind="hugging_face").is_student
-    assert StarFrontend(str(teacher_directory), kind="student").is_student
+    assert StarFrontend(student_directory).upstream.trainable
+    assert not StarFrontend(student_directory, kind="hugging_face").upstream.trainable
+    assert StarFrontend(str(teacher_directory), kind="student").upstream.trainable
     student = StarEncoder.from_pretrained(student_directory)
     config = {"encoder": "star", "losses": [], "encoder_conf": student.options()}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     state = {f"encoder.{key}": value for key, value in student.state_dict().items()}
     torch.save(state, tmp_path / "latest.pth")
-    assert StarFrontend(str(tmp_path)).is_student
+    assert StarFrontend(str(tmp_path)).upstream.trainable
 
 
 def test_reload_after_init_brings_the_weights_back(student_directory, tiny_student):
@@ -136,8 +136,8 @@ def test_cached_states_are_the_same(student_directory, batch, tmp_path, monkeypa
     first, _ = frontend(speech, lengths)
     plain, _ = StarFrontend(student_directory)(speech, lengths)
     torch.testing.assert_close(first, plain, rtol=1e-3, atol=2e-3)
-    monkeypatch.setattr(frontend.upstream, "layer_outputs", None)
-    frontend.cache.writable = False
+    monkeypatch.setattr(frontend.upstream, "extract", None)
+    frontend.cached.writable = False
     torch.testing.assert_close(frontend(speech, lengths)[0], first)
 
 

@@ -46,7 +46,7 @@ def files(waves, tmp_path):
 def expected(student, wave):
     """Hidden states ``(N, D)`` of one waveform, from the student itself."""
     speech = torch.as_tensor(wave)[None]
-    states = student.layer_outputs(speech, torch.tensor([len(wave)])).hidden_states
+    states = student.encode(speech, torch.tensor([len(wave)])).hidden_states
     return [state[0] for state in states]
 
 
@@ -82,13 +82,13 @@ def test_many_in_any_batches_are_each_as_alone(encode, tiny_student, waves, batc
 def test_batches_stay_below_the_limit(encode, waves, monkeypatch):
     """Fails if `batch_seconds` does not bound memory."""
     sizes = []
-    plain = encode.encoder.layer_outputs
+    plain = encode.encoder.encode
 
     def watch(speech, lengths):
         sizes.append(tuple(speech.shape))
         return plain(speech, lengths)
 
-    monkeypatch.setattr(encode.encoder, "layer_outputs", watch)
+    monkeypatch.setattr(encode.encoder, "encode", watch)
     encode(waves, batch_seconds=1.0)
     assert sizes == [(1, 16000), (2, 8000), (2, 3000)]
     sizes.clear()

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.attention import own_attention
 from espnet_star.formats.experiment import is_distillation, load_experiment
@@ -18,7 +19,7 @@ from espnet_star.formats.hugging_face import find_file, load_config, read_json
 from espnet_star.outputs import HOP
 from espnet_star.students import PRESETS, StarEncoder
 from espnet_star.students.star_encoder import encoder_from_config
-from espnet_star.teachers import TEACHERS, AbsTeacher, build_teacher, loading
+from espnet_star.teachers import TEACHERS, build_teacher, loading
 from espnet_star.teachers.detect import kind_by_files, kind_by_name
 from espnet_star.teachers.hugging_face import HuggingFaceTeacher
 from espnet_star.teachers.whisper import MEL_HOP, WhisperTeacher
@@ -71,7 +72,7 @@ class Subject:
     def at_work(self) -> nn.Module:
         """The model as it would be used: its own weights if there are any, students prepared."""
         model = (self.load or self.build)()
-        return model.prepare() if isinstance(model, StarEncoder) else model
+        return model.prepare() if isinstance(model, Encoder) else model
 
 
 def student_subject(name: str, options: dict[str, Any]) -> Subject:
@@ -213,13 +214,11 @@ def run(model: nn.Module, speech: torch.Tensor) -> torch.Tensor:
     """
     # On the CPU even if the model is on torch's meta device: lengths steer the code.
     lengths = torch.tensor([speech.shape[1]], device="cpu")
-    if isinstance(model, StarEncoder):
-        return model(speech, lengths)[0]
     if isinstance(model, WhisperTeacher) and speech.is_meta:
         mel_lengths = lengths // MEL_HOP
         bins = model.encoder.config.num_mel_bins
         mel = torch.empty(1, bins, int(mel_lengths), device="meta")
-        return model.encode(mel, mel_lengths)[0][-1]
-    if isinstance(model, AbsTeacher):
-        return model(speech, lengths).hidden_states[-1]
+        return model.encode_mel(mel, mel_lengths)[0][-1]
+    if isinstance(model, Encoder):
+        return model.output(model.encode(speech, lengths).hidden_states[-1])
     return model(speech).last_hidden_state

@@ -26,12 +26,11 @@ from espnet_star.data.audio import AudioOptions, Job, Result, convert, file_name
 from espnet_star.data.corpus import clean
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_wav_scp, write_table
+from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError
 from espnet_star.frontend import build_upstream
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
-from espnet_star.students import StarEncoder
 from espnet_star.teachers import TEACHERS
-from espnet_star.teachers.abs_teacher import AbsTeacher
 from espnet_star.writable import check_writable
 
 ALL = "all"
@@ -187,7 +186,7 @@ def make_batches(audio: Sequence[Result], batch_samples: float) -> Iterator[list
 
 @torch.inference_mode()
 def extract_batch(
-    encoder: StarEncoder | AbsTeacher, batch: Sequence[Result], layers: slice | int
+    encoder: Encoder, batch: Sequence[Result], layers: slice | int
 ) -> Iterator[Features]:
     """Features of a batch, in its order.
 
@@ -199,9 +198,8 @@ def extract_batch(
     waves = [torch.from_numpy(soundfile.read(result.path, dtype="float32")[0]) for result in batch]
     lengths = torch.tensor([len(wave) for wave in waves], device=device)
     speech = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)
-    encode = encoder.layer_outputs if isinstance(encoder, StarEncoder) else encoder
     try:
-        outputs = encode(speech, lengths)
+        outputs = encoder.encode(speech, lengths)
     except StarError as error:
         names = some(result.utterance for result in batch)
         raise StarError(f"utterances {names}: {error}") from error
@@ -252,7 +250,7 @@ def extract(args: argparse.Namespace) -> None:
     if args.nj_threads is not None:
         torch.set_num_threads(args.nj_threads)
     encoder = build_upstream(args.upstream, args.kind).to(device).eval()
-    layers = choose_layers(args.layer, encoder.num_layers)
+    layers = choose_layers(args.layer, encoder.shape.layers)
     try:
         with tempfile.TemporaryDirectory(prefix="star_extract") as scratch:
             audio, skipped = load_audio(paths, scratch)

@@ -13,9 +13,10 @@ import torch
 import yaml
 from espnet3.components.callbacks.default_callbacks import AverageCheckpointsCallback
 
+from espnet_star.distillation_trainer import drop_objectives
 from espnet_star.espnet3.fsdp import shard
 from espnet_star.espnet3.record import espnet2_options
-from espnet_star.tasks.star import warn_of_scope
+from espnet_star.tasks.star import warn_of_ranks
 from espnet_star.yaml_files import read_yaml
 
 
@@ -38,7 +39,7 @@ class DistillationCallback(lightning.Callback):
         """When every rank has built its model and the ranks have met."""
         settled = pl_module.model.settled
         if trainer.world_size > 1:
-            warn_of_scope(settled["losses"])
+            warn_of_ranks(pl_module.model.losses)
         # ESPnet3 asks for TensorFloat-32 products, whose ten bits are too few for Gram
         # matrices that nearly cancel. ESPnet2 does not; precision: bf16-mixed is faster yet.
         torch.set_float32_matmul_precision("highest")
@@ -56,6 +57,7 @@ class DistillationCallback(lightning.Callback):
         for callback in self.averaging:
             callback.on_validation_end(trainer, self.named)
             if trainer.is_global_zero:
+                drop_objectives(self.directory)
                 self._link(callback.best_ckpt_callbacks)
 
     def _take_over_averaging(self, trainer: Any, pl_module: Any) -> None:

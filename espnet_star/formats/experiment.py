@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from espnet_star.errors import StarError
-from espnet_star.formats.hugging_face import load_weights
 from espnet_star.formats.model_file import read_model
 from espnet_star.students.star_encoder import StarEncoder
 from espnet_star.yaml_files import read_yaml
@@ -54,7 +53,7 @@ def load_experiment(directory: str | Path, model_file: str | Path | None = None)
     prefix = "encoder."
     weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     encoder = _build(config, directory)
-    load_weights(encoder, weights, str(path))
+    encoder.load_weights(weights, str(path))
     return encoder.eval()
 
 

@@ -118,12 +118,12 @@ def check_saved(student: StarEncoder, directory: str | Path) -> float:
     with without_weight_bars():
         plain = HubertModel.from_pretrained(directory).eval()
     speech = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0))
-    ours = student.layer_outputs(speech, torch.tensor([speech.shape[1]])).hidden_states
+    ours = student.encode(speech, torch.tensor([speech.shape[1]])).hidden_states
     theirs = plain(speech, output_hidden_states=True)
     # In the pre-norm layout, whether their last state has passed the final LayerNorm
     # depends on the version of transformers; last_hidden_state always has.
     pairs = list(zip(ours[:-1], theirs.hidden_states[:-1], strict=True))
-    pairs.append((student.encoder.output(ours[-1]), theirs.last_hidden_state))
+    pairs.append((student.output(ours[-1]), theirs.last_hidden_state))
     gap = max(float((a - b).abs().max()) for a, b in pairs)
     scale = max(float(a.abs().max()) for a, _ in pairs)
     if not gap <= TOLERANCE * max(1.0, scale):

@@ -164,12 +164,12 @@ def _facts(student: StarEncoder, layers: str, precision: str) -> dict[str, Any]:
         "version": __version__,
         "precision": precision,
         "sample_rate": SAMPLE_RATE,
-        "hop": HOP,
-        "receptive_field": RECEPTIVE_FIELD,
+        "hop": student.shape.hop,
+        "receptive_field": student.shape.field,
         "layers": layers,
-        "num_layers": student.num_layers,
-        "width": student.output_size(),
-        "pre_norm": bool(student.encoder.pre_norm),
+        "num_layers": student.shape.layers,
+        "width": student.shape.width,
+        "pre_norm": student.shape.pre_norm,
     }
 
 
@@ -187,11 +187,11 @@ def _runner(path: Path) -> Any:
 def _check(student: StarEncoder, run: Any, layers: str, name: str, tolerance: float) -> float:
     """Largest relative difference on a padded batch; refuses one above the tolerance."""
     speech, lengths = check_batch()
-    ours = student.layer_outputs(speech, lengths)
+    ours = student.encode(speech, lengths)
     states: Sequence[torch.Tensor] = ours.hidden_states
     found, frames = run(speech, lengths)
     if layers == "last":
-        states, found = [student.encoder.output(states[-1])], found[None]
+        states, found = [student.output(states[-1])], found[None]
     if not torch.equal(frames, ours.lengths):
         raise StarError(
             f"{name}: {lengths.tolist()} samples must give {ours.lengths.tolist()} frames, "

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from espnet_star.encoders.base import Encoder, Shape, Want
 from espnet_star.errors import StarError, first_line
-from espnet_star.outputs import RECEPTIVE_FIELD, LayerOutputs
-from espnet_star.teachers.abs_teacher import AbsTeacher
-from espnet_star.too_short import TooShort
+from espnet_star.outputs import LayerOutputs
 
 SUFFIX = ".onnx"
 METADATA_KEY = "espnet_star"
@@ -21,10 +20,10 @@ METADATA_KEY = "espnet_star"
 FORMAT = 1
 
 
-class OnnxStudent(AbsTeacher):
+class OnnxStudent(Encoder):
     """A frozen student that onnxruntime runs on the CPU.
 
-    It stands where a teacher may: its weights are in the file, not in checkpoints. An int8
+    Its weights are in the file, not in checkpoints. An int8
     file quantises what it multiplies by the range found in a whole batch; its utterances are
     run one by one, so that they have the same features in any batch.
 
@@ -36,39 +35,42 @@ class OnnxStudent(AbsTeacher):
         StarError: If the file is missing, no ONNX model, or not one of ours.
     """
 
+    role = "ONNX file"
+
     def __init__(self, name: str | Path, threads: int | None = None):
         super().__init__()
         self.name = str(name)
         self._session = open_session(Path(name), threads)
         self.facts = read_facts(self._session, self.name)
         self.layers: str = self.facts["layers"]
-        self.num_layers: int = self.facts["num_layers"]
-        self.width: int = self.facts["width"]
-        self.pre_norm: bool = self.facts["pre_norm"]
+        self.conf = {"kind": "onnx"}
+        self.shape = Shape(
+            layers=self.facts["num_layers"],
+            width=self.facts["width"],
+            hop=self.facts["hop"],
+            field=self.facts["receptive_field"],
+            pre_norm=self.facts["pre_norm"],
+        )
         self.digest = hashlib.blake2b(Path(name).read_bytes(), digest_size=8).hexdigest()
-        self.freeze()
 
     def extra_repr(self) -> str:
         """Precision and content of the file, by which caches tell students apart."""
         return f"{self.facts['precision']}, {self.digest}"
 
-    def layer_outputs(self, speech: torch.Tensor, lengths: torch.Tensor) -> LayerOutputs:
-        """Every hidden state, as ``StarEncoder.layer_outputs`` gives it.
-
-        Args:
-            speech: Waveforms at 16 kHz, ``(B, T)``; what stands past a length is ignored.
-            lengths: Samples of each waveform, ``(B,)``.
+    def extract(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
+    ) -> LayerOutputs:
+        """See :meth:`Encoder.extract`.
 
         Raises:
-            StarError: If an utterance is shorter than one frame or longer than T, or the
-                file holds the last layer only.
+            StarError: If the file holds the last layer only.
         """
         if self.layers != "all":
             raise StarError(
                 f"{self.name} gives the last layer only; a weighted sum needs a file written "
                 "with star_onnx --layers all"
             )
-        states, frames = self._run(speech, lengths)
+        states, frames = self._run(speech, sizes)
         return LayerOutputs(states.unbind(0), frames)
 
     def last(
@@ -80,41 +82,22 @@ class OnnxStudent(AbsTeacher):
             ``(B, N, D)``, and the frames of each utterance ``(B,)``.
 
         Raises:
-            StarError: As :meth:`layer_outputs`, or if the file holds all layers, whose last
+            StarError: As :meth:`encode`, or if the file holds all layers, whose last
                 has not passed the final norm of the pre-norm layout.
         """
         if self.layers != "last":
             raise StarError(
                 f"{self.name} gives all layers; write a file with star_onnx --layers last"
             )
-        states, frames = self._run(speech, lengths)
+        states, frames = self._run(speech, self._check_batch(speech, lengths))
         return states[0], frames
 
-    def extract(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
-    ) -> LayerOutputs:
-        """See :meth:`AbsTeacher.extract`; there are no attention maps."""
-        if attentions:
-            raise StarError(f"{self.name}: an ONNX student gives no attention maps")
-        return self.layer_outputs(speech, lengths)
-
-    def _run(
-        self, speech: torch.Tensor, lengths: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run(self, speech: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """States ``(L + 1 or 1, B, N, D)`` and frames, on the device of the waveforms."""
-        if speech.dim() != 2:
-            raise StarError(f"speech must have shape (B, T), got {tuple(speech.shape)}")
-        sizes = lengths.tolist()
-        if min(sizes) < RECEPTIVE_FIELD or max(sizes) > speech.shape[1]:
-            kind = TooShort if min(sizes) < RECEPTIVE_FIELD else StarError
-            raise kind(
-                f"{self.name}: lengths must lie between {RECEPTIVE_FIELD} (one frame) and T = "
-                f"{speech.shape[1]} samples, got {min(sizes)} to {max(sizes)}"
-            )
         device, speech = speech.device, speech.detach().float().cpu()
         if self.facts["precision"] == "int8":
             rows = [self._call(row[None, :n], [n]) for row, n in zip(speech, sizes, strict=True)]
-            total = int((speech.shape[1] - RECEPTIVE_FIELD) // self.facts["hop"]) + 1
+            total = self.shape.frames_of(speech.shape[1])
             states = torch.cat([F.pad(s, (0, 0, 0, total - s.shape[2])) for s, _ in rows], dim=1)
             frames = torch.cat([f for _, f in rows])
         else:

@@ -2,72 +2,144 @@
 
 from __future__ import annotations
 
-import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from espnet_star.errors import StarError, unknown_name
-from espnet_star.losses.abs_loss import AbsDistillationLoss, resolve_layer_map
-from espnet_star.losses.attention_map import AttentionMapLoss
-from espnet_star.losses.temporal_gram import TemporalGramLoss
+import torch
 
-LOSSES: dict[str, type[AbsDistillationLoss]] = {
-    "temporal_gram": TemporalGramLoss,
-    "attention_map": AttentionMapLoss,
-}
+from espnet_star.encoders.base import Shape
+from espnet_star.errors import StarError, unknown_name
+from espnet_star.losses.attention_map import AttentionMapLoss
+from espnet_star.losses.base import Objective, Stats
+from espnet_star.losses.temporal_gram import TemporalGramLoss
+from espnet_star.registry import Registry
+
+LOSSES: Registry[Objective] = Registry(
+    "loss",
+    Objective,  # type: ignore[type-abstract]
+    {"temporal_gram": TemporalGramLoss, "attention_map": AttentionMapLoss},
+)
+DEFAULT = "temporal_gram"
 
 __all__ = [
     "LOSSES",
-    "AbsDistillationLoss",
     "AttentionMapLoss",
+    "Objective",
     "TemporalGramLoss",
     "WeightedLoss",
     "build_losses",
-    "resolve_layer_map",
+    "term_titles",
 ]
 
 
 @dataclass(frozen=True)
 class WeightedLoss:
-    """An objective and its share in the sum."""
+    """An objective and its share in the sum.
 
-    name: str
+    Attributes:
+        entry: What the configuration says, every choice of the objective's own included.
+        weight: Its factor.
+        loss: The objective.
+        names: What the logs call its terms: their own names, or ``NAME_TERM`` where another
+            objective has a term of that name.
+    """
+
+    entry: dict[str, Any]
     weight: float
-    loss: AbsDistillationLoss
+    loss: Objective
+    names: dict[str, str]
+
+    def logged(self, terms: Stats) -> Stats:
+        """Terms by their names in the logs.
+
+        Raises:
+            StarError: If the objective has not declared one of them.
+        """
+        for term in terms:
+            if term not in self.names:
+                raise unknown_name(f"term of loss {self.entry['name']}", term, self.names)
+        return {self.names[term]: value.detach() for term, value in terms.items()}
 
 
-def build_losses(entries: Sequence[Mapping[str, Any]]) -> list[WeightedLoss]:
+def build_losses(
+    entries: Sequence[Mapping[str, Any]], student: Shape, teacher: Shape
+) -> list[WeightedLoss]:
     """Build objectives from their configuration.
 
     Args:
         entries: Such as ``[{"name": "temporal_gram", "weight": 1.0, "conf": {}}]``.
+        student: What the student's states look like.
+        teacher: What the teacher's states look like.
 
     Raises:
-        StarError: On an empty list or any misspelt name or key.
+        StarError: On an empty list, any misspelt name or key, or shapes that do not go
+            together.
     """
+    if not isinstance(entries, (list, tuple)):
+        raise StarError(f"--losses must be a list of {{name, weight, conf}}, got {entries!r}")
     if not entries:
-        raise StarError("losses is empty; give at least one, e.g. [{name: temporal_gram}]")
-    return [_build_loss(entry) for entry in entries]
+        raise StarError(f"losses is empty; give at least one, e.g. [{{name: {DEFAULT}}}]")
+    classes = [_find(entry) for entry in entries]
+    names = _log_names([str(entry["name"]) for entry in entries], classes)
+    return [
+        _build(entry, found, student, teacher) for entry, found in zip(entries, names, strict=True)
+    ]
 
 
-def _build_loss(entry: Mapping[str, Any]) -> WeightedLoss:
+def _find(entry: Mapping[str, Any]) -> type[Objective]:
     if not isinstance(entry, Mapping) or "name" not in entry:
         raise StarError(f"each of losses must be a mapping with a name, got {entry!r}")
     for key in entry:
         if key not in {"name", "weight", "conf"}:
             raise unknown_name("key of a loss", str(key), ("name", "weight", "conf"))
+    return LOSSES.find(str(entry["name"]))
+
+
+def _build(
+    entry: Mapping[str, Any], names: dict[str, str], student: Shape, teacher: Shape
+) -> WeightedLoss:
     name = str(entry["name"])
-    if name not in LOSSES:
-        raise unknown_name("loss", name, LOSSES)
-    conf = entry.get("conf") or {}
-    if not isinstance(conf, Mapping):
-        raise StarError(f"conf of loss {name} must be a mapping, got {conf!r}")
     weight = entry.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise StarError(f"weight of loss {name} must be a number, got {weight!r}")
-    options = [key for key in inspect.signature(LOSSES[name].__init__).parameters if key != "self"]
-    for key in conf:
-        if key not in options:
-            raise unknown_name(f"option of loss {name}", str(key), options)
-    return WeightedLoss(name, float(weight), LOSSES[name](**conf))
+    loss = LOSSES.build(name, entry.get("conf"), student, teacher)
+    settled, chosen = dict(entry), loss.chosen()
+    if chosen:
+        settled["conf"] = {**(entry.get("conf") or {}), **chosen}
+    return WeightedLoss(settled, float(weight), loss, names)
+
+
+def _log_names(names: Sequence[str], classes: Sequence[type[Objective]]) -> list[dict[str, str]]:
+    """What the logs call the terms of each objective."""
+    taken = Counter(term for cls in classes for term in cls.terms) + Counter(["loss"])
+    seen: Counter[str] = Counter()
+    found = []
+    for name, cls in zip(names, classes, strict=True):
+        label = name.rpartition(":")[2]
+        seen[label] += 1
+        label += f"{seen[label]}" if seen[label] > 1 else ""
+        found.append({term: f"{label}_{term}" if taken[term] > 1 else term for term in cls.terms})
+    return found
+
+
+def term_titles(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Title of each term in the logs of a training.
+
+    Args:
+        entries: Its objectives, see :func:`build_losses`.
+    """
+    classes = [_find(entry) for entry in entries]
+    titles = {"loss": "Loss"}
+    for names, cls in zip(
+        _log_names([str(entry["name"]) for entry in entries], classes), classes, strict=True
+    ):
+        for term, name in names.items():
+            titles[name] = cls.terms[term] if name == term else f"{cls.terms[term]} ({name})"
+    return titles
+
+
+def without_objectives(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A distillation model's weights without those of its objectives."""
+    return {key: value for key, value in state.items() if not key.startswith("objectives.")}

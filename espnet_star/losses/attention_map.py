@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from espnet_star.losses.abs_loss import (
-    AbsDistillationLoss,
-    Stats,
-    check_frames,
-    resolve_layer_map,
-)
+from espnet_star.encoders.base import Shape, Want
+from espnet_star.errors import StarError
+from espnet_star.losses.base import Objective, Stats
+from espnet_star.losses.layers import rising
 from espnet_star.outputs import LayerOutputs
 
 
-class AttentionMapLoss(AbsDistillationLoss):
+class AttentionMapLoss(Objective):
     r"""Kullback-Leibler divergence of head-averaged attention (STaR, arXiv 2312.09040).
 
     .. math::
@@ -26,24 +24,37 @@ class AttentionMapLoss(AbsDistillationLoss):
     Numbers of heads may differ.
 
     Args:
+        student: What the student's states look like.
+        teacher: What the teacher's states look like.
         layer_map: Teacher layer (from 1) for each student layer; None spreads evenly.
 
     Raises:
+        StarError: If their frame rates differ.
         ValueError: If either side carries no attention maps.
     """
 
-    needs_attentions = True
+    terms = {"attention": "Attention map term"}  # noqa: RUF012
 
-    def __init__(self, layer_map: Sequence[int] | None = None):
-        super().__init__()
-        self.layer_map = layer_map
+    def __init__(self, student: Shape, teacher: Shape, layer_map: Sequence[int] | None = None):
+        super().__init__(student, teacher)
+        if self.together != 1:
+            raise StarError(
+                f"attention_map compares maps of the same frames: the student has "
+                f"{student.rate:g} a second, the teacher {teacher.rate:g}"
+            )
+        self.pairs = rising(student, teacher, layer_map)
+
+    def wants(self) -> tuple[Want, ...]:
+        """Attention maps of all layers, and one state for its frames."""
+        return (Want(frozenset({0}), attentions=True),) * 2
 
     def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
-        """See :class:`AbsDistillationLoss`. Term: ``attention``."""
-        check_frames(student, teacher)
+        """See :class:`Objective`."""
+        assert self.pairs is not None
+        teacher = self.on_student_frames(student, teacher)
         if student.attentions is None or teacher.attentions is None:
             raise ValueError("AttentionMapLoss needs attention maps of student and teacher")
-        picked = resolve_layer_map(student.num_layers, teacher.num_layers, self.layer_map)[1:]
+        picked = [layer for (layer,) in self.pairs.teacher[1:]]
         mask = student.mask()
         pair_mask = mask[:, :, None] & mask[:, None, :]
         total = student.hidden_states[0].new_zeros(mask.shape[0], dtype=torch.float32)
@@ -55,7 +66,7 @@ class AttentionMapLoss(AbsDistillationLoss):
                 gap = torch.xlogy(t_mean, t_mean) - t_mean * s_mean.clamp(min=1e-30).log()
                 total = total + torch.where(pair_mask, gap, 0.0).sum(dim=(1, 2))
             frames = student.lengths.clamp(min=1).to(total.dtype)
-            value = (total / (frames * student.num_layers)).mean()
+            value = (total / (frames * len(picked))).mean()
         return value, {"attention": value.detach()}
 
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from espnet_star.encoders.base import Shape
 from espnet_star.errors import unknown_name
 from espnet_star.losses import gram_forms
-from espnet_star.losses.abs_loss import (
-    AbsDistillationLoss,
-    Stats,
-    check_frames,
-    resolve_layer_map,
-)
+from espnet_star.losses.base import Objective, Stats
 from espnet_star.losses.gram import gram_objective
+from espnet_star.losses.layers import rising
 from espnet_star.outputs import LayerOutputs
 
 TARGET_NORMS = ("none", "layer_norm")
 SCOPES = ("utterance", "batch")
 
 
-class TemporalGramLoss(AbsDistillationLoss):
+class TemporalGramLoss(Objective):
     r"""Match relations between frames instead of frames (STaR, arXiv 2312.09040).
 
     With :math:`F_l` the valid frames of layer l, :math:`G_l = F_l F_l^T` and
@@ -34,16 +32,18 @@ class TemporalGramLoss(AbsDistillationLoss):
 
     over utterances u, layers l = 1..L and the :math:`n_u^2` frame pairs. Everything is
     computed in float32 whatever the autocast dtype, because unnormalised Gram entries
-    overflow float16.
+    overflow float16. A student of fewer frames a second follows the means of the teacher's.
 
     Args:
+        student: What the student's states look like.
+        teacher: What the teacher's states look like.
         layerwise_weight: Weight of the first term; 1 in the paper.
         intralayer_weight: Weight of the second term; 1 in the paper.
         target_norm: ``"none"`` is the paper's objective. ``"layer_norm"`` compares
             parameter-free layer-normalised states with Gram entries divided by the
             width, so that every diagonal is 1: for teachers with pre-norm layers, whose
-            residual stream no post-norm student can reach. ``star_train`` chooses by the
-            teacher's layers where it is left out.
+            residual stream no post-norm student can reach. None chooses by the teacher's
+            layers.
         scope: ``"utterance"`` is the paper's: relations between frames of the same
             utterance. ``"batch"`` (ours) takes all valid frames of the batch as one
             sequence, so that relations between utterances, where the speaker shows, are
@@ -53,20 +53,27 @@ class TemporalGramLoss(AbsDistillationLoss):
     Example:
         >>> states = tuple(torch.randn(2, 50, 16) for _ in range(4))
         >>> outputs = LayerOutputs(states, torch.tensor([50, 31]))
-        >>> value, stats = TemporalGramLoss()(outputs, outputs)
+        >>> shape = Shape(layers=3, width=16)
+        >>> value, stats = TemporalGramLoss(shape, shape)(outputs, outputs)
         >>> round(float(value), 6)
         0.0
     """
 
+    terms = {"layerwise": "Layer-wise term", "intralayer": "Intra-layer term"}  # noqa: RUF012
+
     def __init__(
         self,
+        student: Shape,
+        teacher: Shape,
         layerwise_weight: float = 1.0,
         intralayer_weight: float = 1.0,
-        target_norm: str = "none",
+        target_norm: str | None = None,
         scope: str = "utterance",
         layer_map: Sequence[int] | None = None,
     ):
-        super().__init__()
+        super().__init__(student, teacher)
+        if target_norm is None:
+            target_norm = "layer_norm" if teacher.pre_norm else "none"
         if target_norm not in TARGET_NORMS:
             raise unknown_name("target_norm", str(target_norm), TARGET_NORMS)
         if scope not in SCOPES:
@@ -74,8 +81,18 @@ class TemporalGramLoss(AbsDistillationLoss):
         self.layerwise_weight = layerwise_weight
         self.intralayer_weight = intralayer_weight
         self.target_norm = target_norm
+        self.normalized = target_norm == "layer_norm"
         self.scope = scope
-        self.layer_map = layer_map
+        self.pairs = rising(student, teacher, layer_map)
+        if scope == "batch":
+            self.across_ranks = (
+                "scope batch relates utterances of the same rank only: the objective depends on "
+                "the number of ranks. With scope utterance it does not"
+            )
+
+    def chosen(self) -> dict[str, Any]:
+        """See :meth:`Objective.chosen`."""
+        return {"target_norm": self.target_norm}
 
     def extra_repr(self) -> str:
         """Show the configuration in ESPnet's model summary."""
@@ -86,15 +103,13 @@ class TemporalGramLoss(AbsDistillationLoss):
         )
 
     def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
-        """See :class:`AbsDistillationLoss`. Terms: ``layerwise`` and ``intralayer``."""
-        check_frames(student, teacher)
-        picked = resolve_layer_map(student.num_layers, teacher.num_layers, self.layer_map)
+        """See :class:`Objective`."""
+        assert self.pairs is not None
+        teacher = self.on_student_frames(student, teacher)
         with torch.autocast(device_type=student.lengths.device.type, enabled=False):
-            s_states = self._prepare(student.hidden_states, student.mask())
+            s_states = self._prepare(self.pairs.of_student(student), student.mask())
             with torch.no_grad():
-                t_states = self._prepare(
-                    [teacher.hidden_states[index] for index in picked], teacher.mask()
-                )
+                t_states = self._prepare(self.pairs.of_teacher(teacher), teacher.mask())
             lengths = student.lengths
             if self.scope == "batch":
                 s_states, t_states = join(s_states, student.mask()), join(t_states, teacher.mask())
@@ -107,14 +122,13 @@ class TemporalGramLoss(AbsDistillationLoss):
     def _prepare(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
         """States in at least float32, normalised if asked, zero on padding if it is read."""
         prepared = []
-        normalised = self.target_norm == "layer_norm"
         for state in states:
             wide = state if state.dtype == torch.float64 else state.float()
-            if normalised or not gram_forms.in_pieces(wide):
+            if self.normalized or not gram_forms.in_pieces(wide):
                 # where, not a product: whatever stands in padding, NaN included, must go. It
                 # goes first, since a LayerNorm's gradient would spread it; zeros stay zeros.
                 wide = torch.where(mask[..., None], wide, 0.0)
-            if normalised:
+            if self.normalized:
                 width = wide.shape[-1]
                 wide = F.layer_norm(wide, (width,)) / width**0.5
             prepared.append(wide)

@@ -1,6 +1,10 @@
-"""The student encoder and its architectures."""
+"""Students: architectures behind one interface, chosen by name."""
 
+from espnet_star.students.base import Student
 from espnet_star.students.config import PRESETS, student_config
 from espnet_star.students.star_encoder import StarEncoder
 
-__all__ = ["PRESETS", "StarEncoder", "student_config"]
+# One line an architecture; its presets are its own.
+STUDENTS: dict[str, type[Student]] = {"star": StarEncoder}
+
+__all__ = ["PRESETS", "STUDENTS", "StarEncoder", "Student", "student_config"]

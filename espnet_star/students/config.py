@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import HubertConfig
 
+from espnet_star.encoders.base import hop_and_field
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD
 
@@ -168,10 +169,7 @@ def check_config(config: HubertConfig) -> None:
         if found not in allowed:
             raise StarError(f"student option {key} must be one of {allowed}, got {found!r}")
     dims, kernels, strides = config.conv_dim, config.conv_kernel, config.conv_stride
-    hop, field = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=True):
-        field += (kernel - 1) * hop
-        hop *= stride
+    hop, field = hop_and_field(kernels, strides)
     if (hop, field) != (HOP, RECEPTIVE_FIELD):
         raise StarError(
             f"the convolutions have hop {hop} and receptive field {field} samples; teachers "

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from torch import nn
 from transformers import HubertConfig
 
+from espnet_star.encoders.base import Shape, Want, hop_and_field
 from espnet_star.errors import StarError
-from espnet_star.outputs import RECEPTIVE_FIELD, LayerOutputs
+from espnet_star.outputs import LayerOutputs
 from espnet_star.students import prepared
-from espnet_star.students.config import config_options, student_config
+from espnet_star.students.base import Student
+from espnet_star.students.config import PRESETS, config_options, student_config
 from espnet_star.students.front import FeatureExtractor, FeatureProjection
 from espnet_star.students.transformer import Transformer
-from espnet_star.too_short import TooShort
 
 
-class StarEncoder(AbsEncoder):
+class StarEncoder(Student):
     """Waveform to hidden states at 50 frames per second.
 
     Parameter names are those of ``transformers.HubertModel``. GroupNorm statistics and
@@ -43,6 +43,8 @@ class StarEncoder(AbsEncoder):
         (torch.Size([2, 49, 432]), [49, 37])
     """
 
+    presets = PRESETS
+
     def __init__(
         self,
         input_size: int = 1,
@@ -51,10 +53,11 @@ class StarEncoder(AbsEncoder):
         **overrides: Any,
     ):
         super().__init__()
-        self.source = upstream
+        self.source, self.name = upstream, upstream or ""
         pretrained = None if upstream is None else StarEncoder.from_pretrained(upstream)
         options = pretrained.options() if pretrained is not None else {}
         self.config = student_config(preset, **(options | overrides))
+        self.shape = shape_of(self.config)
         self.feature_extractor = FeatureExtractor(self.config)
         self.feature_projection = FeatureProjection(self.config)
         self.encoder = Transformer(self.config)
@@ -85,20 +88,8 @@ class StarEncoder(AbsEncoder):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    @property
-    def num_layers(self) -> int:
-        """Transformer layers L."""
-        return self.config.num_hidden_layers
-
-    def output_size(self) -> int:
-        """Width D of every hidden state."""
-        return self.config.hidden_size
-
     def options(self) -> dict[str, Any]:
-        """Plain keyword arguments that rebuild this architecture, for ``config.yaml``.
-
-        They name no upstream: whoever reads them brings a checkpoint with the weights.
-        """
+        """See :meth:`Student.options`."""
         return config_options(self.config)
 
     def prepare(self) -> StarEncoder:
@@ -118,51 +109,24 @@ class StarEncoder(AbsEncoder):
             prepared.discard(self.modules())
         return super().train(mode)
 
-    def layer_outputs(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool = False
+    def extract(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
     ) -> LayerOutputs:
-        """Every hidden state.
-
-        Args:
-            speech: Waveforms at 16 kHz, ``(B, T)``; what stands past a length is ignored.
-            lengths: Samples of each waveform, ``(B,)``.
-            attentions: Whether to give attention maps, at the price of the fast kernel.
-
-        Raises:
-            StarError: If an utterance is shorter than one frame or longer than T.
-        """
-        speech = self._check_input(speech, lengths)
+        """See :meth:`Encoder.extract`."""
         frames, frame_lengths = self.feature_extractor(speech, lengths)
-        states, maps = self.encoder(self.feature_projection(frames), frame_lengths, attentions)
+        projected = self.feature_projection(frames)
+        states, maps = self.encoder(projected, frame_lengths, want.attentions)
         return LayerOutputs(tuple(states), frame_lengths, None if maps is None else tuple(maps))
 
-    def _check_input(self, speech: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        if speech.dim() == 3 and speech.shape[2] == 1:
-            speech = speech[:, :, 0]
-        if speech.dim() != 2:
-            raise StarError(f"speech must have shape (B, T), got {tuple(speech.shape)}")
-        sizes = lengths.tolist()  # once: a GPU has to be waited for
-        shortest, longest = min(sizes), max(sizes)
-        if shortest < RECEPTIVE_FIELD:
-            raise TooShort(
-                f"an utterance of the batch has {shortest} samples; one frame needs "
-                f"{RECEPTIVE_FIELD} (25 ms at 16 kHz). Drop shorter clips in data preparation"
-            )
-        if longest > speech.shape[1]:
-            raise StarError(f"lengths must be at most T = {speech.shape[1]} samples, got {longest}")
-        return speech
+    def output(self, last: torch.Tensor) -> torch.Tensor:
+        """The last state, normalised in the pre-norm layout."""
+        return self.encoder.output(last)
 
-    def forward(
-        self,
-        xs_pad: torch.Tensor,
-        ilens: torch.Tensor,
-        prev_states: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, None]:
-        """ESPnet's encoder call: the last state ``(B, N, D)``, its lengths, None."""
-        outputs = self.layer_outputs(xs_pad, ilens)
-        out = self.encoder.output(outputs.hidden_states[-1])
-        # ESPnet expects the padded length to be the longest utterance's.
-        return out[:, : int(outputs.lengths.max())], outputs.lengths, None
+    def load_weights(self, state: dict[str, torch.Tensor], source: str) -> None:
+        """See :meth:`Student.load_weights`; by the names of a ``HubertModel``."""
+        from espnet_star.formats.hugging_face import load_weights
+
+        load_weights(self, state, source)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a directory that plain ``transformers.HubertModel`` loads."""
@@ -184,6 +148,19 @@ class StarEncoder(AbsEncoder):
 
         load = load_experiment if is_experiment(name_or_directory) else load_student
         return load(name_or_directory)
+
+
+def shape_of(config: HubertConfig) -> Shape:
+    """Shape of a HuBERT's states."""
+    hop, field = hop_and_field(config.conv_kernel, config.conv_stride)
+    return Shape(
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        hop=hop,
+        field=field,
+        pre_norm=bool(config.do_stable_layer_norm),
+    )
 
 
 def encoder_from_config(config: HubertConfig) -> StarEncoder:

@@ -14,7 +14,7 @@ from espnet_star.errors import StarError
 from espnet_star.frontend import StarFrontend
 from espnet_star.heads import AMSoftmax, BLSTMEncoder
 from espnet_star.registry import register
-from espnet_star.students import StarEncoder
+from espnet_star.students import StarEncoder, Student
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.table import TASKS, installed_tasks
@@ -92,7 +92,7 @@ class StandAlone(Reported, Guarded):
         for holder in (model, getattr(model, "s2t_model", None)):
             for part in ("frontend", "encoder"):
                 module = getattr(holder, part, None)
-                if isinstance(module, (StarFrontend, StarEncoder)):
+                if isinstance(module, (StarFrontend, Student)):
                     args.espnet_star = NEEDED
                     own = "diar_" if getattr(args, f"diar_{part}", None) == "star" else ""
                     setattr(args, f"{own}{part}_conf", module.options())

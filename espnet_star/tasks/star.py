@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,19 +23,19 @@ from espnet_star.data.kaldi import read_counts
 from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
 from espnet_star.distillation import StarDistillation
 from espnet_star.distillation_trainer import DistillationTrainer
+from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.losses import build_losses
-from espnet_star.students import StarEncoder
+from espnet_star.losses import DEFAULT, WeightedLoss
+from espnet_star.students import STUDENTS, Student
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.teachers import build_teacher
-from espnet_star.teachers.abs_teacher import AbsTeacher
 
 encoder_choices = ClassChoices(
-    "encoder", classes={"star": StarEncoder}, type_check=AbsEncoder, default="star"
+    "encoder", classes=dict(STUDENTS), type_check=AbsEncoder, default="star"
 )
-DEFAULT_LOSSES = [{"name": "temporal_gram", "weight": 1.0, "conf": {}}]
+DEFAULT_LOSSES = [{"name": DEFAULT, "weight": 1.0, "conf": {}}]
 MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 
 
@@ -75,8 +75,8 @@ class StarTask(Reported, Guarded, AbsTask):
             "--losses",
             type=yaml_value,
             default=[dict(entry) for entry in DEFAULT_LOSSES],
-            help="Objectives: a list of {name, weight, conf}. target_norm of "
-            "temporal_gram is chosen by the teacher's layers unless given",
+            help="Objectives: a list of {name, weight, conf}. What is left open and chosen by the "
+            "teacher's layers (target_norm) is written into config.yaml",
         )
         group.add_argument(
             "--model_conf",
@@ -193,13 +193,13 @@ class StarTask(Reported, Guarded, AbsTask):
         encoder = build_student(args)
         teacher = build_teacher(args.teacher, **args.teacher_conf)
         args.teacher_conf = teacher.conf
-        args.losses = resolve_losses(args.losses, teacher)
+        model = StarDistillation(encoder, teacher, args.losses, **args.model_conf)
+        args.losses = [entry.entry for entry in model.losses]
         if getattr(args, "distributed", False):
-            warn_of_scope(args.losses)
-        model = StarDistillation(encoder, teacher, build_losses(args.losses), **args.model_conf)
+            warn_of_ranks(model.losses)
         args.encoder_conf = encoder.options()
         settle(model, args)
-        for line in describe_sizes(encoder, teacher):
+        for line in [*describe_choices(model.losses, teacher), *describe_sizes(encoder, teacher)]:
             logging.info(line)
         return model
 
@@ -223,33 +223,20 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def build_student(args: argparse.Namespace) -> StarEncoder:
+def build_student(args: argparse.Namespace) -> Student:
     """Student of ``--encoder`` and ``--encoder_conf``."""
     encoder_class = encoder_choices.get_class(args.encoder)
     return encoder_class(**check_mapping("encoder_conf", args.encoder_conf))
 
 
-def resolve_losses(entries: Any, teacher: AbsTeacher) -> list[dict[str, Any]]:
-    """Fill in ``target_norm`` where it was left open: by the teacher's layers.
-
-    A post-norm teacher ends every layer in a LayerNorm and gets the paper's objective;
-    a pre-norm teacher's residual stream is out of a post-norm student's reach, so its
-    states are layer-normalised.
-    """
-    if not isinstance(entries, list):
-        raise StarError(f"--losses must be a list of {{name, weight, conf}}, got {entries!r}")
-    resolved = [dict(entry) if isinstance(entry, dict) else entry for entry in entries]
-    for entry in resolved:
-        if isinstance(entry, dict) and entry.get("name") == "temporal_gram":
-            conf = dict(entry.get("conf") or {})
-            conf.setdefault("target_norm", "layer_norm" if teacher.pre_norm else "none")
-            entry["conf"] = conf
-            logging.info(
-                "temporal_gram: target_norm %s (teacher with %s-norm layers)",
-                conf["target_norm"],
-                "pre" if teacher.pre_norm else "post",
-            )
-    return resolved
+def describe_choices(losses: Sequence[WeightedLoss], teacher: Encoder) -> list[str]:
+    """What objectives have decided themselves, a line each."""
+    layers = "pre" if teacher.shape.pre_norm else "post"
+    return [
+        f"{entry.entry['name']}: {key} {value} (teacher with {layers}-norm layers)"
+        for entry in losses
+        for key, value in entry.loss.chosen().items()
+    ]
 
 
 def settle(model: StarDistillation, args: argparse.Namespace) -> None:
@@ -260,21 +247,19 @@ def settle(model: StarDistillation, args: argparse.Namespace) -> None:
         add_optimizer_hooks(model, **args.exclude_weight_decay_conf)
 
 
-def warn_of_scope(entries: list[dict[str, Any]]) -> None:
-    """Say what an objective over the whole batch means where ranks share the batch."""
-    if any((entry.get("conf") or {}).get("scope") == "batch" for entry in entries):
-        logging.warning(
-            "scope batch relates utterances of the same rank only: the objective depends on "
-            "the number of ranks. With scope utterance it does not"
-        )
+def warn_of_ranks(losses: Sequence[WeightedLoss]) -> None:
+    """Say what objectives over a whole batch mean where ranks share the batch."""
+    for entry in losses:
+        if entry.loss.across_ranks:
+            logging.warning(entry.loss.across_ranks)
 
 
-def describe_sizes(encoder: StarEncoder, teacher: AbsTeacher) -> list[str]:
+def describe_sizes(encoder: Encoder, teacher: Encoder) -> list[str]:
     """What is distilled into what, a line each."""
     sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (teacher, encoder)]
     return [
-        f"Teacher {teacher.name}: {sizes[0]:.2f} M parameters, {teacher.num_layers} layers of "
-        f"width {teacher.width}",
-        f"Student: {sizes[1]:.2f} M parameters, {encoder.num_layers} layers of width "
-        f"{encoder.output_size()}",
+        f"Teacher {teacher.name}: {sizes[0]:.2f} M parameters, {teacher.shape.layers} layers of "
+        f"width {teacher.shape.width}",
+        f"Student: {sizes[1]:.2f} M parameters, {encoder.shape.layers} layers of width "
+        f"{encoder.shape.width}",
     ]

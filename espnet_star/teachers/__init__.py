@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from espnet_star.errors import unknown_name
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.detect import find_kind
 from espnet_star.teachers.espnet_hubert import EspnetHubertTeacher
 from espnet_star.teachers.espnet_ssl import EspnetSslTeacher
@@ -16,7 +16,7 @@ from espnet_star.teachers.loading import unsupported
 from espnet_star.teachers.s3prl_upstream import S3prlTeacher
 from espnet_star.teachers.whisper import WhisperTeacher
 
-__all__ = ["TEACHERS", "AbsTeacher", "build_teacher"]
+__all__ = ["TEACHERS", "Teacher", "build_teacher"]
 
 # One line an adapter. Its class attribute model_types names what config.json may hold; those
 # without are told by their files in detect.py, or by kind alone.
@@ -30,7 +30,7 @@ TEACHERS: dict[str, Any] = {
 }
 
 
-def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> AbsTeacher:
+def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> Teacher:
     """Load a teacher.
 
     Args:
@@ -62,7 +62,7 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> AbsTeac
     for key in conf:
         if key not in options:
             raise unknown_name(f"option of teacher kind {kind}", key, options)
-    teacher: AbsTeacher = adapter(str(name_or_path), **conf)
+    teacher: Teacher = adapter(str(name_or_path), **conf)
     teacher.conf = {"kind": kind, **conf, **teacher.chosen()}
     return teacher
 

@@ -68,14 +68,14 @@ class EspnetHubertTeacher(TransformersTeacher):
         self.use(encoder, computed)
 
     def chosen(self) -> dict[str, Any]:
-        """See :meth:`AbsTeacher.chosen`."""
+        """See :meth:`Teacher.chosen`."""
         return {} if self.is_pack else {"model_file": self.model_file}
 
-    def prepare(
+    def prepare_speech(
         self, speech: torch.Tensor, lengths: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """See :meth:`TransformersTeacher.prepare`."""
-        speech = super().prepare(speech, lengths, mask)
+        """See :meth:`TransformersTeacher.prepare_speech`."""
+        speech = super().prepare_speech(speech, lengths, mask)
         return normalised(self.normalize, speech, lengths)
 
 

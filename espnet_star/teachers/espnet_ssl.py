@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError, first_line
-from espnet_star.outputs import LayerOutputs, frame_count, valid_mask
+from espnet_star.outputs import LayerOutputs, valid_mask
 from espnet_star.teachers import loading
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.espnet_files import build, opened
 from espnet_star.teachers.espnet_waveform import check_rate, normalised
 from espnet_star.teachers.padding import (
@@ -25,7 +26,7 @@ from espnet_star.teachers.padding import (
 _PROBE = 4000
 
 
-class EspnetSslTeacher(AbsTeacher):
+class EspnetSslTeacher(Teacher):
     """An encoder of ESPnet's ``SSLTask``: Transformer, E-Branchformer or Conformer.
 
     ESPnet's own task builds the model; specaug and masks are off. Index 0 is the input of
@@ -69,22 +70,23 @@ class EspnetSslTeacher(AbsTeacher):
         self.frontend, self.normalize = built.frontend, built.normalize
         self.preencoder, self.encoder = built.preencoder, built.encoder
         self.layers = list(built.encoder.encoders)
-        self.num_layers = len(self.layers)
-        self.width = built.encoder.output_size()
-        self.pre_norm = _is_pre_norm(built.encoder)
         # Its shift lets the last frames see what follows them, wherever the batch ends.
         self.alone = any(
             type(_attention(layer)).__name__.startswith("Legacy") for layer in self.layers
         )
-        self.has_attentions = not any(
-            isinstance(_attention(layer), FastSelfAttention) for layer in self.layers
+        fast = any(isinstance(_attention(layer), FastSelfAttention) for layer in self.layers)
+        self.shape = Shape(
+            len(self.layers),
+            built.encoder.output_size(),
+            heads=None if fast else _attention(self.layers[0]).h,
+            pre_norm=_is_pre_norm(built.encoder),
         )
         self._mask_padding()
         self.freeze()
         self._check_frames()
 
     def chosen(self) -> dict[str, Any]:
-        """See :meth:`AbsTeacher.chosen`."""
+        """See :meth:`Teacher.chosen`."""
         return {} if self.is_pack else {"model_file": self.model_file}
 
     def _mask_padding(self) -> None:
@@ -111,7 +113,7 @@ class EspnetSslTeacher(AbsTeacher):
             raise StarError(
                 f"teacher {self.name!r}: ESPnet's encoder does not run ({first_line(error)})"
             ) from error
-        found, expected = states[0].shape[1], int(frame_count(lengths))
+        found, expected = states[0].shape[1], self.shape.frames_of(_PROBE)
         if found != expected:
             raise StarError(
                 f"teacher {self.name!r} gives {found} frames for {_PROBE} samples, the student "
@@ -120,26 +122,23 @@ class EspnetSslTeacher(AbsTeacher):
             )
 
     def extract(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
     ) -> LayerOutputs:
-        """See :meth:`AbsTeacher.extract`.
-
-        Raises:
-            StarError: If an utterance has fewer than 400 samples or more than T.
-        """
-        sizes = loading.check_lengths(self.name, speech, lengths)
+        """See :meth:`Encoder.extract`."""
         if not self.alone:
-            states, maps = self._run(speech, lengths, attentions)
-            return LayerOutputs(tuple(states), frame_count(lengths), maps if attentions else None)
+            states, maps = self._run(speech, lengths, want.attentions)
+            return LayerOutputs(
+                tuple(states), self.shape.frames(lengths), maps if want.attentions else None
+            )
         rows = [
-            self._run(speech[row : row + 1, :size], lengths[row : row + 1], attentions)
+            self._run(speech[row : row + 1, :size], lengths[row : row + 1], want.attentions)
             for row, size in enumerate(sizes)
         ]
-        count = int(frame_count(torch.tensor(speech.shape[1])))
+        count = self.shape.frames_of(speech.shape[1])
         return LayerOutputs(
             stack([states for states, _ in rows], count),
-            frame_count(lengths),
-            stack([maps for _, maps in rows], count) if attentions else None,
+            self.shape.frames(lengths),
+            stack([maps for _, maps in rows], count) if want.attentions else None,
         )
 
     def _run(

@@ -63,7 +63,7 @@ class FairseqTeacher(TransformersTeacher):
         self.do_normalize = do_normalize
 
     def chosen(self) -> dict[str, Any]:
-        """See :meth:`AbsTeacher.chosen`."""
+        """See :meth:`Teacher.chosen`."""
         return {"do_normalize": self.do_normalize}
 
 

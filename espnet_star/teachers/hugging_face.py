@@ -54,7 +54,7 @@ class HuggingFaceTeacher(TransformersTeacher):
         self.do_normalize = _preparation(name, do_normalize, settings, default=not group_norm)
 
     def chosen(self) -> dict[str, Any]:
-        """See :meth:`AbsTeacher.chosen`."""
+        """See :meth:`Teacher.chosen`."""
         return {"do_normalize": self.do_normalize}
 
 

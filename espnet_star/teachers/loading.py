@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 from collections.abc import Collection
 from pathlib import Path
@@ -12,11 +11,11 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from espnet_star.encoders.base import hop_and_field
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.attention import own_attention
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.quiet import without_weight_bars
-from espnet_star.too_short import TooShort
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHT_FILES = (
@@ -195,16 +194,12 @@ def check_frame_rate(name: str, kernels: Collection[int], strides: Collection[in
     Raises:
         StarError: If the hop is not 320 samples or the receptive field not 400.
     """
-    hop = math.prod(strides)
+    hop, field = hop_and_field(kernels, strides)
     if hop != HOP:
         raise StarError(
             f"teacher {name!r} gives {SAMPLE_RATE / hop:g} frames/s (hop {hop}), the student "
             f"{SAMPLE_RATE / HOP:g} (hop {HOP}); choose a teacher with hop {HOP}"
         )
-    field, step = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=True):
-        field += (kernel - 1) * step
-        step *= stride
     if field != RECEPTIVE_FIELD:
         raise StarError(
             f"teacher {name!r} sees {field} samples a frame, the student {RECEPTIVE_FIELD}, so "
@@ -221,36 +216,6 @@ def check_dtype(dtype: str) -> torch.dtype:
     if dtype not in DTYPES:
         raise unknown_name("teacher dtype", dtype, DTYPES)
     return DTYPES[dtype]
-
-
-def check_lengths(name: str, speech: torch.Tensor, lengths: torch.Tensor) -> list[int]:
-    """Refuse a batch that holds an utterance without a single frame.
-
-    Args:
-        name: Teacher, for the message.
-        speech: Waveforms ``(B, T)``.
-        lengths: Samples of each waveform, ``(B,)``.
-
-    Returns:
-        The lengths as a list.
-
-    Raises:
-        StarError: If shapes disagree or a length is outside 400..T.
-    """
-    if speech.dim() != 2 or lengths.shape != speech.shape[:1]:
-        raise StarError(
-            f"teacher {name!r}: speech must have shape (B, T) and lengths (B,), got "
-            f"{tuple(speech.shape)} and {tuple(lengths.shape)}"
-        )
-    sizes: list[int] = lengths.tolist()
-    if min(sizes) < RECEPTIVE_FIELD or max(sizes) > speech.shape[1]:
-        # The message is for both; only the first is an utterance's own fault.
-        kind = TooShort if min(sizes) < RECEPTIVE_FIELD else StarError
-        raise kind(
-            f"teacher {name!r}: lengths must lie between {RECEPTIVE_FIELD} (one frame) and T = "
-            f"{speech.shape[1]} samples, got {min(sizes)} to {max(sizes)}; drop shorter utterances"
-        )
-    return sizes
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:

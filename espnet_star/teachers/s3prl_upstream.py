@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError, first_line, unknown_name
 from espnet_star.formats.unpack import check_harmless
-from espnet_star.outputs import HOP, LayerOutputs, frame_count
-from espnet_star.teachers import loading
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.outputs import HOP, LayerOutputs
+from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.padding import stack
 
 PREFIX = "s3prl:"
@@ -24,7 +24,7 @@ _PRE_NORM = ("layer_norm_first", "normalize_before", "do_stable_layer_norm")
 logger = logging.getLogger(__name__)
 
 
-class S3prlTeacher(AbsTeacher):
+class S3prlTeacher(Teacher):
     """Hidden states of an s3prl upstream, as its own hub gives them.
 
     The first state is taken for the input of the first layer, as in the upstreams of the
@@ -47,7 +47,6 @@ class S3prlTeacher(AbsTeacher):
             upstream does not give several states of one width, 50 a second.
     """
 
-    has_attentions = False
     reads = "`s3prl:NAME`, an upstream of s3prl"
 
     def __init__(self, name: str, ckpt: str | None = None, pre_norm: bool | None = None) -> None:
@@ -71,34 +70,33 @@ class S3prlTeacher(AbsTeacher):
                 f"teacher {name!r} must give the states of several layers, all of one width, got "
                 f"{len(widths)} of width {some_of(widths)}; choose another upstream"
             )
-        self.num_layers, self.width = len(widths) - 1, widths[0]
-        self.pre_norm = _pre_norm(name, self.wrapper) if pre_norm is None else pre_norm
+        if pre_norm is None:
+            pre_norm = _pre_norm(name, self.wrapper)
+        self.shape = Shape(len(widths) - 1, widths[0], pre_norm=pre_norm)
         self.freeze()
         self._states(torch.zeros(4000), torch.tensor(4000))
 
     def chosen(self) -> dict[str, Any]:
-        """See :meth:`AbsTeacher.chosen`."""
-        return {"pre_norm": self.pre_norm}
+        """See :meth:`Teacher.chosen`."""
+        return {"pre_norm": self.shape.pre_norm}
 
     def extract(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
     ) -> LayerOutputs:
-        """See :meth:`AbsTeacher.extract`.
+        """See :meth:`Encoder.extract`.
 
         Raises:
-            StarError: If an utterance has fewer than 400 samples or more than T, or its frames
-                are too far from the student's.
+            StarError: If an utterance's frames are too far from the student's.
         """
-        sizes = loading.check_lengths(self.name, speech, lengths)
         rows = [
             self._states(speech[row, :size].float(), lengths[row]) for row, size in enumerate(sizes)
         ]
-        size = int(frame_count(torch.tensor(speech.shape[1])))
-        return LayerOutputs(stack(rows, size), frame_count(lengths))
+        size = self.shape.frames_of(speech.shape[1])
+        return LayerOutputs(stack(rows, size), self.shape.frames(lengths))
 
     def _states(self, speech: torch.Tensor, length: torch.Tensor) -> list[torch.Tensor]:
         """States ``(1, N, D)`` of one waveform ``(T,)``."""
-        frames = int(frame_count(length))
+        frames = int(self.shape.frames(length))
         with torch.no_grad(), torch.autocast(speech.device.type, enabled=False):
             found = self.wrapper.upstream([speech])["hidden_states"]
         return [self._fit(state.float(), frames) for state in found]

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from espnet_star.outputs import LayerOutputs, frame_count, valid_mask
+from espnet_star.encoders.base import Shape, Want, hop_and_field
+from espnet_star.outputs import LayerOutputs, valid_mask
 from espnet_star.teachers import loading
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.padding import (
     NORMALIZE_EPS,
     MaskedGroupNorm,
@@ -17,7 +18,7 @@ from espnet_star.teachers.padding import (
 )
 
 
-class TransformersTeacher(AbsTeacher):
+class TransformersTeacher(Teacher):
     """Runs a model of Transformers as a teacher; adapters say where its weights come from.
 
     Index 0 is the input of the first layer. In the post-norm layout (base models)
@@ -53,9 +54,13 @@ class TransformersTeacher(AbsTeacher):
         """
         config = model.config
         self.model, self.dtype = model, dtype
-        self.num_layers = config.num_hidden_layers
-        self.width = config.hidden_size
-        self.pre_norm = bool(getattr(config, "do_stable_layer_norm", False))
+        self.shape = Shape(
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            *hop_and_field(config.conv_kernel, config.conv_stride),
+            pre_norm=bool(getattr(config, "do_stable_layer_norm", False)),
+        )
         self._attention = config._attn_implementation
         self._padding = Padding(config.conv_kernel[0], config.conv_stride[0])
         self._padding.watch(model.encoder.pos_conv_embed)
@@ -66,24 +71,19 @@ class TransformersTeacher(AbsTeacher):
         self.freeze()
         return group_norm
 
-    def prepare(
+    def prepare_speech(
         self, speech: torch.Tensor, lengths: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         """Waveforms ``(B, T)`` as the model was trained on them, zero past the end."""
         return prepare_waveform(speech, mask, self.do_normalize, self.normalize_eps)
 
     def extract(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
     ) -> LayerOutputs:
-        """See :meth:`AbsTeacher.extract`.
-
-        Raises:
-            StarError: If an utterance has fewer than 400 samples or more than T.
-        """
-        sizes = loading.check_lengths(self.name, speech, lengths)
+        """See :meth:`Encoder.extract`."""
         mask = valid_mask(lengths, speech.shape[1])
-        speech = self.prepare(speech, lengths, mask)
-        self._use_attention("eager" if attentions else self._attention)
+        speech = self.prepare_speech(speech, lengths, mask)
+        self._use_attention("eager" if want.attentions else self._attention)
         padded = min(sizes) < speech.shape[1]
         with (
             self._padding.of(lengths if padded else None),
@@ -93,13 +93,13 @@ class TransformersTeacher(AbsTeacher):
                 speech,
                 attention_mask=mask.long() if padded else None,
                 output_hidden_states=True,
-                output_attentions=attentions,
+                output_attentions=want.attentions,
             )
         states = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
         return LayerOutputs(
             tuple(state.float() for state in states),
-            frame_count(lengths),
-            tuple(maps.float() for maps in outputs.attentions) if attentions else None,
+            self.shape.frames(lengths),
+            tuple(maps.float() for maps in outputs.attentions) if want.attentions else None,
         )
 
     def _use_attention(self, implementation: str) -> None:

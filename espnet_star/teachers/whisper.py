@@ -9,16 +9,17 @@ import torch.nn.functional as F
 import transformers
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError
-from espnet_star.outputs import HOP, SAMPLE_RATE, LayerOutputs, frame_count, valid_mask
+from espnet_star.outputs import HOP, SAMPLE_RATE, LayerOutputs, valid_mask
 from espnet_star.teachers import loading
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 N_FFT = 400
 MEL_HOP = 160
 
 
-class WhisperTeacher(AbsTeacher):
+class WhisperTeacher(Teacher):
     """Encoder of a Whisper checkpoint on utterances of their own length.
 
     Transformers pads every clip to 30 s and lets attention see the padding. Here an
@@ -64,7 +65,7 @@ class WhisperTeacher(AbsTeacher):
                 device, which may be the meta device.
         """
         teacher = cls.__new__(cls)
-        AbsTeacher.__init__(teacher)
+        Teacher.__init__(teacher)
         teacher.name = "random Whisper encoder"
         teacher.dtype = torch.float32
         teacher._use(config, WhisperEncoder(config))
@@ -73,9 +74,9 @@ class WhisperTeacher(AbsTeacher):
     def _use(self, config: Any, encoder: Any) -> None:
         """Take the encoder in, with what its input needs."""
         self.encoder = encoder
-        self.num_layers = config.encoder_layers
-        self.width = config.d_model
-        self.pre_norm = True
+        self.shape = Shape(
+            config.encoder_layers, config.d_model, config.encoder_attention_heads, pre_norm=True
+        )
         self.max_samples = config.max_source_positions * HOP
         self._attention = self.encoder.config._attn_implementation
         extractor = transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins)
@@ -85,15 +86,14 @@ class WhisperTeacher(AbsTeacher):
         self.freeze()
 
     def extract(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
     ) -> LayerOutputs:
-        """See :meth:`AbsTeacher.extract`.
+        """See :meth:`Encoder.extract`.
 
         Raises:
-            StarError: If an utterance is longer than 30 s, has fewer than 400 samples or
-                more than T.
+            StarError: If an utterance is longer than 30 s.
         """
-        longest = max(loading.check_lengths(self.name, speech, lengths))
+        longest = max(sizes)
         if longest > self.max_samples:
             raise StarError(
                 f"teacher {self.name!r} reads at most {self.max_samples / SAMPLE_RATE:g} s "
@@ -102,16 +102,16 @@ class WhisperTeacher(AbsTeacher):
             )
         with loading.autocast(self.dtype, speech.device):
             mel, mel_lengths = log_mel(speech[:, :longest], lengths, self.mel_filters, self.window)
-            states, maps = self.encode(mel, mel_lengths, attentions)
-        frames = frame_count(lengths)
-        size = int(frame_count(torch.tensor(speech.shape[1])))
+            states, maps = self.encode_mel(mel, mel_lengths, want.attentions)
+        frames = self.shape.frames(lengths)
+        size = self.shape.frames_of(speech.shape[1])
         return LayerOutputs(
             tuple(_resize(state.float(), size) for state in states),
             frames,
-            tuple(_resize_maps(m.float(), frames, size) for m in maps) if attentions else None,
+            tuple(_resize_maps(m.float(), frames, size) for m in maps) if want.attentions else None,
         )
 
-    def encode(
+    def encode_mel(
         self, mel: torch.Tensor, mel_lengths: torch.Tensor, attentions: bool = False
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Convolutions, positions and layers.

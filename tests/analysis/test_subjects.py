@@ -10,10 +10,12 @@ from small_checkpoints import WHISPER, save, shake
 
 from espnet_star.analysis.profile import profile
 from espnet_star.analysis.subjects import SHAPES, find_subject, find_subjects, run
+from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
+from espnet_star.outputs import LayerOutputs
 from espnet_star.students import StarEncoder, prepared
 from espnet_star.teachers import TEACHERS
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.whisper import WhisperTeacher
 
 
@@ -102,7 +104,7 @@ def test_whisper_at_work_has_its_weights(whisper):
     for key, value in model.encoder.state_dict().items():
         assert torch.equal(value, teacher.encoder.state_dict()[key])
     speech = torch.randn(1, 16000)
-    expected = teacher(speech, torch.tensor([16000])).hidden_states[-1]
+    expected = teacher.encode(speech, torch.tensor([16000])).hidden_states[-1]
     assert torch.equal(run(teacher, speech), expected)
 
 
@@ -126,21 +128,22 @@ def test_a_student_at_work_is_prepared(width, tiny_options, tmp_path):
     assert prepared.available() is any(module in prepared._PREPARED for module in found.modules())
 
 
-class Linear(AbsTeacher):
+class Linear(Teacher):
     """A frame for each 320 samples through one linear map."""
 
     model_types = ("bert",)
 
     def __init__(self, name):
         super().__init__()
+        self.name, self.shape = name, Shape(layers=1, width=3)
         self.map = torch.nn.Linear(320, 3)
         self.freeze()
 
-    def extract(self, speech, lengths, attentions):
+    def extract(self, speech, lengths, sizes, want):
         frames = (speech.shape[1] - 80) // 320
         state = self.map(speech[:, : 320 * frames].view(1, frames, 320))
         assert state.isfinite().all()  # fails where there are no numbers
-        return type("Outputs", (), {"hidden_states": (state,)})
+        return LayerOutputs((state, state), self.shape.frames(lengths))
 
 
 def test_an_adapter_that_is_added_can_be_measured(monkeypatch, tmp_path):

@@ -77,7 +77,7 @@ def test_transformers_loads_what_was_distilled(export, experiment):
     speech, lengths = torch.randn(1, 8000), torch.tensor([8000])
     with torch.no_grad():
         theirs = HubertModel.from_pretrained(out).eval()(speech).last_hidden_state
-        ours = experiment[1].layer_outputs(speech, lengths).hidden_states[-1]
+        ours = experiment[1].encode(speech, lengths).hidden_states[-1]
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
 
 

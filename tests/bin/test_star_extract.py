@@ -76,7 +76,7 @@ def alone(encoder, path):
         wave = (np.clip(np.rint(wave * 32768), -32768, 32767) / 32768).astype(np.float32)
     with torch.no_grad():
         speech = torch.from_numpy(wave)[None]
-        states = encoder.layer_outputs(speech, torch.tensor([speech.shape[1]])).hidden_states
+        states = encoder.encode(speech, torch.tensor([speech.shape[1]])).hidden_states
     return torch.cat(states).numpy()
 
 

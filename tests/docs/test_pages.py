@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from compared import compare
 
 from espnet_star.bin.star_import_corpus import main as import_corpus
 from espnet_star.bin.star_prepare_data import main as prepare
 from espnet_star.data.kaldi import read_counts
+from espnet_star.encoders import Want
 from espnet_star.errors import StarError
 from espnet_star.losses import TemporalGramLoss
 from espnet_star.outputs import frame_count
@@ -55,15 +57,15 @@ def test_the_adapter_of_the_teacher_page_teaches(tmp_path, monkeypatch, batch, t
     teacher = build_teacher(str(path), kind="mine", width=12)
     speech, lengths = batch
     speech = speech[:, : int(lengths.max())]
-    targets = teacher(speech, lengths)
+    targets = teacher.encode(speech, lengths)
     assert torch.equal(targets.lengths, frame_count(lengths))
-    alone = teacher(speech[2:3], lengths[2:3]).hidden_states[-1]
+    alone = teacher.encode(speech[2:3], lengths[2:3]).hidden_states[-1]
     torch.testing.assert_close(targets.hidden_states[-1][2:3, : alone.shape[1]], alone)
     with torch.no_grad():
-        outputs = tiny_student.layer_outputs(speech, lengths)
-    assert float(TemporalGramLoss()(outputs, targets)[0]) > 0
+        outputs = tiny_student.encode(speech, lengths)
+    assert float(compare(TemporalGramLoss, outputs, targets)[0]) > 0
     with pytest.raises(StarError, match="has no attention maps"):
-        teacher(speech, lengths, attentions=True)
+        teacher.encode(speech, lengths, Want(attentions=True))
 
 
 @pytest.fixture

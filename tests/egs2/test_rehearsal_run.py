@@ -25,7 +25,7 @@ def test_teachers_load_as_published_ones_do(family, tmp_path):
     folder = make_teachers.make(family, tmp_path)
     assert json.loads((folder / "config.json").read_text())["model_type"] == family
     assert (folder / "preprocessor_config.json").is_file()
-    found = build_teacher(str(folder))(torch.randn(2, 8000), torch.tensor([8000, 4000]))
+    found = build_teacher(str(folder)).encode(torch.randn(2, 8000), torch.tensor([8000, 4000]))
     assert found.lengths.tolist() == [24, 12]
     assert len(found.hidden_states) == 3 and found.hidden_states[0].shape == (2, 24, 48)
     again = make_teachers.make(family, tmp_path / "again")

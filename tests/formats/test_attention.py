@@ -44,7 +44,7 @@ def asking(written, tmp_path):
 
 
 def states(name):
-    return build_teacher(name)(SPEECH, torch.tensor([4000])).hidden_states
+    return build_teacher(name).encode(SPEECH, torch.tensor([4000])).hidden_states
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])

@@ -30,7 +30,7 @@ def both_ways(student, directory, wave):
     ours = StarEncoder.from_pretrained(directory)
     theirs = HubertModel.from_pretrained(directory).eval()
     with torch.no_grad():
-        states = ours.layer_outputs(wave[None], torch.tensor([len(wave)])).hidden_states
+        states = ours.encode(wave[None], torch.tensor([len(wave)])).hidden_states
         plain = theirs(wave[None], output_hidden_states=True)
     mine = torch.cat(states), ours.encoder.output(states[-1])[0]
     return mine, (torch.cat(plain.hidden_states), plain.last_hidden_state[0])

@@ -36,7 +36,7 @@ def waves(make_speech):
 @torch.no_grad()
 def ours(student, wave):
     speech = torch.from_numpy(wave)[None]
-    return student.layer_outputs(speech, torch.tensor([len(wave)])).hidden_states
+    return student.encode(speech, torch.tensor([len(wave)])).hidden_states
 
 
 def assert_close(theirs, states):
@@ -94,7 +94,7 @@ def test_s3prl(exported, waves):
     logging.getLogger("s3prl").setLevel("ERROR")
     student, directory = exported
     upstream = S3PRLUpstream("hf_hubert_custom", path_or_url=str(directory)).eval()
-    assert upstream.num_layers == student.num_layers + 1
+    assert upstream.num_layers == student.shape.layers + 1
     assert set(upstream.hidden_sizes) == {student.output_size()}
     for wave in waves:
         states, _ = upstream(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))

@@ -13,11 +13,12 @@ import torch
 
 from espnet_star.bin import star_extract, star_onnx
 from espnet_star.data.kaldi import read_table
+from espnet_star.encoders import Want
+from espnet_star.encoders.base import weights_fingerprint
 from espnet_star.errors import StarError
 from espnet_star.formats import onnx_export
 from espnet_star.formats.onnx_student import OnnxStudent
 from espnet_star.frontend import StarFrontend
-from espnet_star.state_cache import weights_fingerprint
 from espnet_star.students import StarEncoder
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -58,7 +59,7 @@ def relative(ours, theirs):
 def outputs(student, samples):
     lengths = torch.tensor(samples)
     speech = 0.3 * torch.randn(len(samples), max(samples) + 77)
-    return speech, lengths, student.layer_outputs(speech, lengths)
+    return speech, lengths, student.encode(speech, lengths)
 
 
 @pytest.mark.parametrize("samples", [[400], [719], [720], [33333], [9000, 400, 8000, 720, 5001]])
@@ -75,7 +76,7 @@ def test_int8_is_close_and_independent_of_the_batch(onnx_files, student):
     """Fails if quantisation ruins the states, or one utterance's range rounds another's."""
     speech, lengths, _ = outputs(student, [9000, 400, 8000])
     speech[0] *= 20
-    ours = student.layer_outputs(speech, lengths)
+    ours = student.encode(speech, lengths)
     quantised = OnnxStudent(onnx_files / "files" / "model.int8.onnx")
     theirs = quantised(speech, lengths)
     assert 1e-4 < relative(ours, theirs) < onnx_export.TOLERANCES["int8"]
@@ -88,7 +89,7 @@ def test_quiet_frames_survive_int8(onnx_files, student):
     """Fails if the front is quantised as well: one scale leaves nothing of quiet frames."""
     speech, lengths = onnx_export.check_batch()
     with torch.no_grad():
-        ours = student.layer_outputs(speech, lengths)
+        ours = student.encode(speech, lengths)
     theirs = OnnxStudent(onnx_files / "files" / "model.int8.onnx")(speech, lengths)
     quiet = [frame for frame in range(100) if (frame * 0.02) % (1 / 3) > 0.2]  # pauses
     for one, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
@@ -259,14 +260,14 @@ def test_files_that_are_not_ours(tmp_path):
 def test_what_a_file_does_not_hold(onnx_files, last, batch):
     """Fails if the wrong layer or no attention comes without a word."""
     with pytest.raises(StarError, match="gives the last layer only"):
-        OnnxStudent(last[1])(*batch)
+        OnnxStudent(last[1]).encode(*batch)
     encoder = OnnxStudent(onnx_files / "files" / "model.onnx")
     with pytest.raises(StarError, match="gives all layers"):
         encoder.last(*batch)
     with pytest.raises(StarError, match="no attention maps"):
-        encoder(*batch, attentions=True)
+        encoder.encode(*batch, Want(attentions=True))
     with pytest.raises(StarError, match=r"between 400 .* and T = 1000 samples, got 399 to 1000"):
-        encoder(torch.zeros(2, 1000), torch.tensor([1000, 399]))
+        encoder.encode(torch.zeros(2, 1000), torch.tensor([1000, 399]))
 
 
 @pytest.mark.parametrize(

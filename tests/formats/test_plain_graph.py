@@ -44,7 +44,7 @@ def test_same_states_as_the_student(tiny_options, batch, shape):
     """Fails if an architecture is exported as another one, or padding leaks into it."""
     student = perturbed(tiny_options | SHAPES[shape])
     speech, lengths = batch
-    outputs = student.layer_outputs(speech, lengths)
+    outputs = student.encode(speech, lengths)
     states, frames = PlainStudent(student)(speech, lengths)
     assert frames.tolist() == outputs.lengths.tolist()
     assert states.shape[1:3] == outputs.hidden_states[0].shape[:2]
@@ -57,7 +57,7 @@ def test_every_sample_enters_the_norm(tiny_options, samples):
     """Fails if samples that no frame reads are left out of the group norm's statistics."""
     student = perturbed(tiny_options)
     speech, lengths = torch.randn(1, samples), torch.tensor([samples])
-    outputs = student.layer_outputs(speech, lengths)
+    outputs = student.encode(speech, lengths)
     states, _ = PlainStudent(student)(speech, lengths)
     assert states.shape[2] == int(outputs.lengths[0])
     assert relative(student, states, outputs) < 2e-6

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from compared import compare
 
 from espnet_star.losses import AttentionMapLoss
 from espnet_star.outputs import LayerOutputs
@@ -49,7 +50,7 @@ def test_reference_value(reference):
         outputs(list(torch.from_numpy(data[f"{name}_attention"]).transpose(0, 1)), data["lengths"])
         for name in ("student", "teacher")
     ]
-    value, stats = AttentionMapLoss()(*sides)
+    value, stats = compare(AttentionMapLoss, *sides)
     assert float(value) == pytest.approx(float(data["average_attention"]), rel=1e-5)
     assert stats.keys() == {"attention"}
 
@@ -60,7 +61,7 @@ def test_reference_value(reference):
 def test_equals_loops(layers, lengths):
     """Fails if numbers of heads must agree or padded queries and keys count."""
     student, teacher = random_maps(layers, lengths, 2, 0), random_maps(layers, lengths, 3, 1)
-    value, _ = AttentionMapLoss()(outputs(student, lengths), outputs(teacher, lengths))
+    value, _ = compare(AttentionMapLoss, outputs(student, lengths), outputs(teacher, lengths))
     assert float(value) == pytest.approx(naive(student, teacher, lengths), rel=1e-6, abs=1e-9)
 
 
@@ -69,7 +70,7 @@ def test_zero_on_equal_maps_and_rubbish_in_padding():
     for layer in maps:
         layer[1, :, 3:] = torch.nan
     noisy = [layer.clone().requires_grad_() for layer in maps]
-    value, _ = AttentionMapLoss()(outputs(noisy, [5, 3]), outputs(maps, [5, 3]))
+    value, _ = compare(AttentionMapLoss, outputs(noisy, [5, 3]), outputs(maps, [5, 3]))
     assert value.item() == pytest.approx(0.0, abs=1e-12)
     value.backward()
     assert all(torch.isfinite(layer.grad).all() for layer in noisy)
@@ -81,7 +82,7 @@ def test_one_hot_maps_stay_finite():
     flat = torch.full((1, 1, 4, 4), 0.25)
     for student, teacher in ((eye, flat), (flat, eye)):
         student = student.clone().requires_grad_()
-        value, _ = AttentionMapLoss()(outputs([student], [4]), outputs([teacher], [4]))
+        value, _ = compare(AttentionMapLoss, outputs([student], [4]), outputs([teacher], [4]))
         value.backward()
         assert torch.isfinite(value)
         assert torch.isfinite(student.grad).all()
@@ -89,8 +90,10 @@ def test_one_hot_maps_stay_finite():
 
 def test_layer_map():
     student, teacher = random_maps(2, [4], 1, 0), random_maps(4, [4], 1, 1)
-    mapped = AttentionMapLoss([1, 3])(outputs(student, [4]), outputs(teacher, [4]))[0]
-    direct = AttentionMapLoss()(outputs(student, [4]), outputs([teacher[0], teacher[2]], [4]))[0]
+    mapped = compare(AttentionMapLoss, outputs(student, [4]), outputs(teacher, [4]), [1, 3])[0]
+    direct = compare(
+        AttentionMapLoss, outputs(student, [4]), outputs([teacher[0], teacher[2]], [4])
+    )[0]
     assert float(mapped) == float(direct)
 
 
@@ -99,4 +102,4 @@ def test_missing_maps_are_an_error():
     bare = LayerOutputs(maps.hidden_states, maps.lengths)
     for pair in ((maps, bare), (bare, maps)):
         with pytest.raises(ValueError, match="needs attention maps of student and teacher"):
-            AttentionMapLoss()(*pair)
+            compare(AttentionMapLoss, *pair)

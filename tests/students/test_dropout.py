@@ -108,9 +108,9 @@ def test_a_student_in_training_on_average_gives_what_it_gives_in_eval_mode(tiny_
     student = StarEncoder(**tiny_options, hidden_dropout=0.0, activation_dropout=0.0)
     speech, lengths = torch.randn(2, 8000), torch.tensor([8000, 5000])
     with torch.no_grad():
-        exact = student.eval().layer_outputs(speech, lengths).hidden_states[0]
+        exact = student.eval().encode(speech, lengths).hidden_states[0]
         student.train()
-        states = [student.layer_outputs(speech, lengths).hidden_states[0] for _ in range(3)]
+        states = [student.encode(speech, lengths).hidden_states[0] for _ in range(3)]
         attention = student.encoder.layers[0].attention
         mask = torch.ones(2, 1, 1, exact.shape[1], dtype=torch.bool)
         drawn = torch.stack([attention(exact, mask, False)[0] for _ in range(400)])

@@ -23,7 +23,7 @@ def student(request, tiny_options):
 
 def features(student, speech, lengths):
     with torch.inference_mode():
-        outputs = student.layer_outputs(speech, lengths)
+        outputs = student.encode(speech, lengths)
     return torch.stack(outputs.hidden_states)[:, outputs.mask()]
 
 
@@ -87,7 +87,7 @@ def test_changed_weights_are_seen(student, batch, change):
 
 def test_gradients_do_not_see_it(student, batch):
     def gradients():
-        loss = student.layer_outputs(*batch).hidden_states[-1].square().mean()
+        loss = student.encode(*batch).hidden_states[-1].square().mean()
         # A bias before the group norm cancels and has none.
         return torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)
 
@@ -109,7 +109,7 @@ def test_other_types_and_copies_do_without_it(student, batch):
 def test_batch_invariance_holds(student, batch):
     student.prepare()
     speech, lengths = batch
-    padded = student.layer_outputs
+    padded = student.encode
     with torch.inference_mode():
         together = padded(speech, lengths)
         for row, size in enumerate(lengths.tolist()):

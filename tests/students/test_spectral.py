@@ -77,7 +77,7 @@ def test_the_student_convolves_alike_in_both_forms(tiny_options, batch, monkeypa
 
     def run(pays):
         monkeypatch.setattr(front, "spectra_pay", lambda x: used.append(x) or pays)
-        outputs = student.layer_outputs(speech.double(), lengths)
+        outputs = student.encode(speech.double(), lengths)
         state = outputs.hidden_states[0][outputs.mask()]
         parameters = student.encoder.pos_conv_embed.parameters()
         found = torch.autograd.grad(state.exp().sum(), list(parameters))

@@ -70,7 +70,7 @@ def test_a_distillation_that_config_yaml_can_repeat(
 def test_a_teacher_as_a_frontend(kind, teacher, batch):
     name, _ = teacher(kind)
     frontend = StarFrontend(name).eval()
-    assert not frontend.is_student
+    assert not frontend.upstream.trainable
     assert frontend.options()["kind"] == kind
     features, lengths = frontend(*batch)
     rebuilt = StarFrontend(**frontend.options()).eval()
@@ -90,6 +90,6 @@ def test_maps_that_are_not_there_are_missed_before_training(
 ):
     name, _ = teacher("s3prl")
     losses = ["--losses", "[{name: attention_map}]"]
-    with pytest.raises(StarError, match="has no attention maps; remove the loss attention_map"):
+    with pytest.raises(StarError, match="has no attention maps; remove the loss"):
         distil(distillation(name, data_directory, tmp_path / "exp", tiny_options, *losses))
     assert not (tmp_path / "exp" / "checkpoint.pth").exists()

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from small_checkpoints import SMALL, save
 
 from espnet_star.errors import StarError
-from espnet_star.teachers import TEACHERS, AbsTeacher, build_teacher
+from espnet_star.teachers import TEACHERS, Teacher, build_teacher
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def refuses(directory, *parts, **conf):
 def test_kinds_and_their_model_types():
     kinds = {t: kind for kind, adapter in TEACHERS.items() for t in adapter.model_types}
     assert len(kinds) == sum(len(adapter.model_types) for adapter in TEACHERS.values())
-    assert all(issubclass(adapter, AbsTeacher) for adapter in TEACHERS.values())
+    assert all(issubclass(adapter, Teacher) for adapter in TEACHERS.values())
 
 
 def test_kind_by_model_type(checkpoint, whisper_directory):
@@ -131,8 +131,8 @@ def test_weights_in_a_bin_file(checkpoint, broken):
     (broken / "model.safetensors").unlink()
     torch.save(weights, broken / "pytorch_model.bin")
     batch = torch.randn(1, 1000), torch.tensor([1000])
-    expected = build_teacher(checkpoint("hubert"))(*batch).hidden_states[-1]
-    assert torch.equal(build_teacher(broken)(*batch).hidden_states[-1], expected)
+    expected = build_teacher(checkpoint("hubert")).encode(*batch).hidden_states[-1]
+    assert torch.equal(build_teacher(broken).encode(*batch).hidden_states[-1], expected)
 
 
 @pytest.mark.parametrize("family", ["hubert", "whisper"])
@@ -163,6 +163,6 @@ def test_lengths(family, checkpoint, whisper_directory):
     speech = torch.zeros(2, 1000)
     for lengths in ([1000, 399], [1001, 800]):
         with pytest.raises(ValueError, match=r"between 400 \(one frame\) and T = 1000"):
-            teacher(speech, torch.tensor(lengths))
+            teacher.encode(speech, torch.tensor(lengths))
     with pytest.raises(ValueError, match=r"\(B, T\)"):
-        teacher(speech, torch.tensor([1000]))
+        teacher.encode(speech, torch.tensor([1000]))

@@ -6,9 +6,7 @@ import transformers
 from small_checkpoints import FAMILIES, SMALL, WHISPER, save, shake
 
 from espnet_star.distillation import StarDistillation
-from espnet_star.losses import build_losses
 from espnet_star.students import StarEncoder
-from espnet_star.tasks.star import resolve_losses
 from espnet_star.teachers import build_teacher
 
 LAYERS = 24
@@ -45,9 +43,9 @@ def few():
 
 
 def assert_batch_is_no_matter(teacher, speech, lengths):
-    together = teacher(speech, lengths)
+    together = teacher.encode(speech, lengths)
     for row, size in enumerate(lengths.tolist()):
-        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1])
+        alone = teacher.encode(speech[row : row + 1, :size], lengths[row : row + 1])
         frames = int(alone.lengths)
         for one, many in zip(alone.hidden_states, together.hidden_states, strict=True):
             torch.testing.assert_close(many[row, :frames], one[0], rtol=1e-4, atol=1e-4)
@@ -58,13 +56,13 @@ def test_a_student_learns_from_24_layers(family, preparation, width, tiny_option
     """Fails if depth, width, layout or preparation of a family cannot be distilled."""
     settings = PREPARATIONS[preparation]
     teacher = build_teacher(str(deep_teacher(family, width, tmp_path, **settings)))
-    assert (teacher.num_layers, teacher.width) == (LAYERS, width)
+    assert (teacher.shape.layers, teacher.shape.width) == (LAYERS, width)
     if family != "whisper":
         assert teacher.do_normalize is settings["do_normalize"]
     assert_batch_is_no_matter(teacher, *few)
     losses = [{"name": "temporal_gram", "conf": {"layer_map": LAYER_MAP}}]
     student = StarEncoder(**(tiny_options | {"num_hidden_layers": 4}))
-    model = StarDistillation(student, teacher, build_losses(resolve_losses(losses, teacher)))
+    model = StarDistillation(student, teacher, losses)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     values = []
     for _ in range(12):

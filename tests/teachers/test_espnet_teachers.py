@@ -9,6 +9,7 @@ import torch
 import yaml
 from espnet_experiments import CONVS, HUBERT, SSL, edit_config, task_class, write_experiment
 
+from espnet_star.encoders import Want
 from espnet_star.errors import StarError
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher, zoo
@@ -76,9 +77,9 @@ def test_hidden_states_are_those_of_espnet(task, case, experiment):
     speech = 0.05 * torch.randn(1, 9000) + 0.1
     teacher = build_teacher(folder)
     assert teacher.conf == {"kind": f"espnet_{task}", "model_file": "valid.loss.ave.pth"}
-    assert teacher.pre_norm is ("pre-norm" in case)
-    assert (teacher.num_layers, teacher.width) == (3, 16)
-    ours = teacher(speech, torch.tensor([9000]))
+    assert teacher.shape.pre_norm is ("pre-norm" in case)
+    assert (teacher.shape.layers, teacher.shape.width) == (3, 16)
+    ours = teacher.encode(speech, torch.tensor([9000]))
     assert ours.lengths.tolist() == [27]
     for a, b in zip(ours.hidden_states, espnet_states(task, folder, speech), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
@@ -92,7 +93,7 @@ def test_attention_maps_are_those_of_espnet(case, experiment):
     model, _ = getattr(module, name).build_model_from_file(folder / "config.yaml", file)
     with torch.no_grad():
         model.eval().inference_encode(speech.clone(), torch.tensor([6000]))
-    ours = build_teacher(folder)(speech, torch.tensor([6000]), attentions=True)
+    ours = build_teacher(folder).encode(speech, torch.tensor([6000]), Want(attentions=True))
     layers = model.encoder.encoders
     assert ours.attentions is not None and len(ours.attentions) == len(layers)
     for maps, layer in zip(ours.attentions, layers, strict=True):
@@ -105,15 +106,17 @@ def test_attention_maps_are_those_of_espnet(case, experiment):
 def test_an_utterance_gets_the_same_in_a_batch_as_alone(task, case, attentions, experiment, batch):
     teacher = build_teacher(experiment(task, case))
     if attentions and case in NO_MAPS:
-        with pytest.raises(StarError, match="has no attention maps; remove the loss attention_map"):
-            teacher(*batch, attentions=True)
+        with pytest.raises(StarError, match="has no attention maps; remove the loss"):
+            teacher.encode(*batch, Want(attentions=True))
         return
     speech, lengths = batch
-    together = teacher(speech, lengths, attentions)
+    together = teacher.encode(speech, lengths, Want(attentions=attentions))
     assert torch.equal(together.lengths, frame_count(lengths))
     assert together.hidden_states[0].shape[1] == frame_count(torch.tensor(speech.shape[1]))
     for row, size in enumerate(lengths.tolist()):
-        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1], attentions)
+        alone = teacher.encode(
+            speech[row : row + 1, :size], lengths[row : row + 1], Want(attentions=attentions)
+        )
         n = int(together.lengths[row])
         for a, b in zip(together.hidden_states, alone.hidden_states, strict=True):
             torch.testing.assert_close(a[row, :n], b[0], atol=1e-4, rtol=1e-4)
@@ -126,7 +129,7 @@ def test_a_long_waveform_is_normalised_in_linear_memory(experiment):
     """Fails if ESPnet's mask of samples by samples (3.7 GB here) is made."""
     teacher = build_teacher(experiment("hubert", "torchaudio-pre-norm"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    teacher(torch.randn(1, 60000), torch.tensor([60000]))
+    teacher.encode(torch.randn(1, 60000), torch.tensor([60000]))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6  # kB
 
 
@@ -145,7 +148,7 @@ def test_frozen_and_close_in_bfloat16(experiment, processor):
 
 def last_state(name, **conf):
     speech = torch.randn(1, 4000, generator=torch.Generator().manual_seed(1))
-    return build_teacher(name, **conf)(speech, torch.tensor([4000])).hidden_states[-1]
+    return build_teacher(name, **conf).encode(speech, torch.tensor([4000])).hidden_states[-1]
 
 
 def test_which_model_file(copy):
@@ -403,8 +406,8 @@ def test_fairseqs_model_inside_espnets(copy):
     teacher, speech = build_teacher(folder), torch.randn(1, 9000)
     with torch.no_grad():
         expected, _ = model.extract_features(speech, padding_mask=None, mask=False)
-    ours = teacher(speech, torch.tensor([9000])).hidden_states
-    assert len(ours) == 3 and teacher.pre_norm is False
+    ours = teacher.encode(speech, torch.tensor([9000])).hidden_states
+    assert len(ours) == 3 and teacher.shape.pre_norm is False
     torch.testing.assert_close(ours[-1], expected[:, :27], atol=2e-5, rtol=2e-5)
     edit_config(folder, input_size=None)
     refuses(folder, "does not read waveforms")

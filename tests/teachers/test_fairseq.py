@@ -4,6 +4,7 @@ import pytest
 import torch
 from fairseq_checkpoints import CASES, forget_fairseq, module_of_fairseq, write_checkpoint
 
+from espnet_star.encoders import Want
 from espnet_star.errors import StarError
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher
@@ -47,11 +48,11 @@ def test_hidden_states_are_those_of_the_library(case, saved):
     teacher = build_teacher(str(path))
     assert isinstance(teacher, FairseqTeacher)
     assert teacher.conf == {"kind": "fairseq", "do_normalize": normalize}
-    assert teacher.pre_norm is case.endswith("pre-norm")
+    assert teacher.shape.pre_norm is case.endswith("pre-norm")
     speech = 0.01 * torch.randn(1, 9000) + 0.02
     theirs_in = torch.nn.functional.layer_norm(speech, speech.shape) if normalize else speech
     theirs = hidden_states(model, theirs_in)
-    ours = teacher(speech, torch.tensor([9000]))
+    ours = teacher.encode(speech, torch.tensor([9000]))
     assert ours.num_layers == 3 and ours.lengths.tolist() == [27]
     for a, b in zip(ours.hidden_states, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=2e-5)
@@ -61,10 +62,12 @@ def test_hidden_states_are_those_of_the_library(case, saved):
 def test_an_utterance_gets_the_same_in_a_batch_as_alone(case, saved, batch):
     teacher = build_teacher(saved(case)[0])
     speech, lengths = batch
-    together = teacher(speech, lengths, attentions=True)
+    together = teacher.encode(speech, lengths, Want(attentions=True))
     assert torch.equal(together.lengths, frame_count(lengths))
     for row, size in enumerate(lengths.tolist()):
-        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1], attentions=True)
+        alone = teacher.encode(
+            speech[row : row + 1, :size], lengths[row : row + 1], Want(attentions=True)
+        )
         n = int(together.lengths[row])
         for a, b in zip(together.hidden_states, alone.hidden_states, strict=True):
             torch.testing.assert_close(a[row, :n], b[0], atol=1e-4, rtol=1e-4)

@@ -5,6 +5,7 @@ import torch
 import transformers
 from small_checkpoints import FAMILIES, SMALL, save
 
+from espnet_star.encoders import Want
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.padding import prepare_waveform
@@ -23,16 +24,16 @@ def test_hidden_states_are_those_of_transformers(family, checkpoint):
     directory = checkpoint(family)
     speech = torch.randn(1, 9000)
     teacher = build_teacher(directory)
-    ours = teacher(speech, torch.tensor([9000]))
+    ours = teacher.encode(speech, torch.tensor([9000]))
     with torch.no_grad():
         outputs = library(directory)(speech, output_hidden_states=True)
     # Whether the last one has passed the final norm depends on Transformers' version.
     theirs = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
-    assert ours.num_layers == teacher.num_layers == 3
+    assert ours.num_layers == teacher.shape.layers == 3
     assert ours.attentions is None
-    assert teacher.pre_norm is ("pre-norm" in family)
+    assert teacher.shape.pre_norm is ("pre-norm" in family)
     for a, b in zip(ours.hidden_states, theirs, strict=True):
-        assert a.shape == (1, 27, teacher.width)
+        assert a.shape == (1, 27, teacher.shape.width)
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
@@ -43,11 +44,13 @@ def test_an_utterance_gets_the_same_in_a_batch_as_alone(
 ):
     teacher = build_teacher(checkpoint(family), do_normalize=do_normalize)
     speech, lengths = batch
-    together = teacher(speech, lengths, attentions)
+    together = teacher.encode(speech, lengths, Want(attentions=attentions))
     assert together.hidden_states[0].shape[1] == frame_count(torch.tensor(speech.shape[1]))
     assert torch.equal(together.lengths, frame_count(lengths))
     for row, size in enumerate(lengths.tolist()):
-        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1], attentions)
+        alone = teacher.encode(
+            speech[row : row + 1, :size], lengths[row : row + 1], Want(attentions=attentions)
+        )
         n = int(together.lengths[row])
         for a, b in zip(together.hidden_states, alone.hidden_states, strict=True):
             assert b.shape[1] == n
@@ -73,8 +76,8 @@ def test_attention_maps_are_those_of_eager_attention(family, checkpoint):
     directory = checkpoint(family)
     speech = torch.randn(2, 8000)
     teacher = build_teacher(directory)
-    plain = teacher(speech, torch.tensor([8000, 8000]))
-    ours = teacher(speech, torch.tensor([8000, 8000]), attentions=True)
+    plain = teacher.encode(speech, torch.tensor([8000, 8000]))
+    ours = teacher.encode(speech, torch.tensor([8000, 8000]), Want(attentions=True))
     with torch.no_grad():
         model = library(directory, attn_implementation="eager")
         theirs = model(speech, output_attentions=True).attentions
@@ -84,7 +87,7 @@ def test_attention_maps_are_those_of_eager_attention(family, checkpoint):
         torch.testing.assert_close(a.sum(-1), torch.ones(2, 2, 24))
     for a, b in zip(ours.hidden_states, plain.hidden_states, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
-    again = teacher(speech, torch.tensor([8000, 8000]))  # back on the fast kernel
+    again = teacher.encode(speech, torch.tensor([8000, 8000]))  # back on the fast kernel
     assert again.attentions is None
     assert torch.equal(again.hidden_states[-1], plain.hidden_states[-1])
 
@@ -96,16 +99,16 @@ def test_frozen_in_eval_mode(family, checkpoint):
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     speech, lengths = torch.randn(1, 5000, requires_grad=True), torch.tensor([5000])
-    first = teacher(speech, lengths)
+    first = teacher.encode(speech, lengths)
     assert not first.hidden_states[-1].requires_grad
-    second = teacher(speech, lengths)  # layer drop and dropout of a half would show
+    second = teacher.encode(speech, lengths)  # layer drop and dropout of a half would show
     assert torch.equal(first.hidden_states[-1], second.hidden_states[-1])
 
 
 def test_input_is_left_alone(checkpoint, batch):
     speech, lengths = batch
     before = speech.clone()
-    build_teacher(checkpoint("hubert"))(speech, lengths)
+    build_teacher(checkpoint("hubert")).encode(speech, lengths)
     assert torch.equal(speech, before)
 
 
@@ -131,7 +134,7 @@ def test_do_normalize_is_honoured(family, checkpoint, tmp_path, caplog):
         teacher = build_teacher(tmp_path)
         with torch.no_grad():
             expected = model(waveform).last_hidden_state
-        actual = teacher(speech, lengths).hidden_states[-1]
+        actual = teacher.encode(speech, lengths).hidden_states[-1]
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
         assert teacher.do_normalize is do_normalize
     (tmp_path / "preprocessor_config.json").unlink()
@@ -145,11 +148,11 @@ def test_do_normalize_is_honoured(family, checkpoint, tmp_path, caplog):
 def test_bfloat16(family, checkpoint, batch, processor, caplog):
     """Close to float32 on any processor, and float32 itself where bfloat16 is wrong."""
     speech, lengths = batch
-    exact = build_teacher(checkpoint(family))(speech, lengths, attentions=True)
+    exact = build_teacher(checkpoint(family)).encode(speech, lengths, Want(attentions=True))
     teacher = build_teacher(checkpoint(family), dtype="bfloat16")
     with torch.autocast("cpu", torch.float16):  # the student's training step has no say
-        rough = teacher(speech, lengths, attentions=True)
-        teacher(speech, lengths, attentions=True)
+        rough = teacher.encode(speech, lengths, Want(attentions=True))
+        teacher.encode(speech, lengths, Want(attentions=True))
     said = [r.message for r in caplog.records if "bfloat16 is wrong" in r.message]
     assert len(said) == (teacher.dtype == torch.float32)  # once
     if processor == "faulty processor":
@@ -166,9 +169,9 @@ def test_bfloat16(family, checkpoint, batch, processor, caplog):
 
 def test_float32_under_autocast(checkpoint, batch):
     teacher = build_teacher(checkpoint("hubert"))
-    expected = teacher(*batch)
+    expected = teacher.encode(*batch)
     with torch.autocast("cpu", torch.bfloat16):
-        actual = teacher(*batch)
+        actual = teacher.encode(*batch)
     assert torch.equal(actual.hidden_states[-1], expected.hidden_states[-1])
 
 
@@ -182,5 +185,5 @@ def test_checkpoint_with_a_head(head, tmp_path):
     speech = torch.randn(1, 4000)
     with torch.no_grad():
         expected = model.base_model(speech).last_hidden_state
-    actual = build_teacher(tmp_path)(speech, torch.tensor([4000])).hidden_states[-1]
+    actual = build_teacher(tmp_path).encode(speech, torch.tensor([4000])).hidden_states[-1]
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_checkpoints import shake
 
+from espnet_star.encoders import Want
 from espnet_star.errors import StarError
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher
@@ -64,9 +65,9 @@ def test_hidden_states_are_those_of_the_hub(pre_norm, converted):
     teacher = build_teacher("s3prl:hubert_custom", ckpt=ckpt)
     assert isinstance(teacher, S3prlTeacher)
     assert teacher.conf == {"kind": "s3prl", "ckpt": ckpt, "pre_norm": pre_norm}
-    assert (teacher.num_layers, teacher.width, teacher.pre_norm) == (2, 24, pre_norm)
+    assert (teacher.shape.layers, teacher.shape.width, teacher.shape.pre_norm) == (2, 24, pre_norm)
     speech = torch.randn(1, 9000)
-    ours = teacher(speech, torch.tensor([9000]))
+    ours = teacher.encode(speech, torch.tensor([9000]))
     assert ours.lengths.tolist() == [27]
     expert = hub.hubert_custom(ckpt).eval()
     with torch.no_grad():
@@ -76,7 +77,7 @@ def test_hidden_states_are_those_of_the_hub(pre_norm, converted):
         torch.testing.assert_close(state, theirs, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(state, padded[:, :27], atol=1e-6, rtol=1e-6)
     # The same file read as fairseq's: two readers, one model.
-    other = build_teacher(ckpt)(speech, torch.tensor([9000]))
+    other = build_teacher(ckpt).encode(speech, torch.tensor([9000]))
     for state, theirs in zip(ours.hidden_states, other.hidden_states, strict=True):
         torch.testing.assert_close(state, theirs, atol=2e-5, rtol=2e-5)
 
@@ -85,11 +86,11 @@ def test_an_utterance_gets_the_same_in_a_batch_as_alone(converted, batch):
     """Fails if utterances run together: this upstream's GroupNorm sees the padding."""
     teacher = build_teacher("hubert_custom", kind="s3prl", ckpt=converted())
     speech, lengths = batch
-    together = teacher(speech, lengths)
+    together = teacher.encode(speech, lengths)
     assert torch.equal(together.lengths, frame_count(lengths))
     assert together.hidden_states[0].shape[1] == frame_count(torch.tensor(speech.shape[1]))
     for row, size in enumerate(lengths.tolist()):
-        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1])
+        alone = teacher.encode(speech[row : row + 1, :size], lengths[row : row + 1])
         n = int(together.lengths[row])
         for a, b in zip(together.hidden_states, alone.hidden_states, strict=True):
             torch.testing.assert_close(a[row, :n], b[0])
@@ -142,7 +143,7 @@ def upstream(monkeypatch):
 @pytest.mark.parametrize("extra", [-2, -1, 0, 1, 2])
 def test_frames_are_cut_off_or_made_up(extra, upstream):
     teacher = build_teacher(upstream(extra=extra))
-    state = teacher(torch.zeros(1, 9000), torch.tensor([9000])).hidden_states[0][0, :, 0]
+    state = teacher.encode(torch.zeros(1, 9000), torch.tensor([9000])).hidden_states[0][0, :, 0]
     assert state.tolist() == [min(frame, 26 + extra) for frame in range(27)]
 
 
@@ -164,14 +165,16 @@ def test_an_upstream_that_does_not_fit(options, parts, upstream):
 
 
 def test_pre_norm_is_told_or_assumed(upstream, caplog):
-    assert build_teacher(upstream()).pre_norm is True
+    assert build_teacher(upstream()).shape.pre_norm is True
     assert "does not tell whether its layers end in a LayerNorm" in caplog.text
-    assert build_teacher(upstream(), pre_norm=False).pre_norm is False
+    assert build_teacher(upstream(), pre_norm=False).shape.pre_norm is False
 
 
 def test_no_attention_maps(upstream):
     with pytest.raises(StarError, match="has no attention maps; remove the loss"):
-        build_teacher(upstream())(torch.zeros(1, 9000), torch.tensor([9000]), attentions=True)
+        build_teacher(upstream()).encode(
+            torch.zeros(1, 9000), torch.tensor([9000]), Want(attentions=True)
+        )
 
 
 def test_bad_names_and_files(converted, tmp_path):

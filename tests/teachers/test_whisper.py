@@ -5,6 +5,7 @@ import torch
 import transformers
 from small_checkpoints import save
 
+from espnet_star.encoders import Want
 from espnet_star.outputs import frame_count
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.whisper import log_mel
@@ -20,7 +21,7 @@ def compare_with_library(directory, encoder, bins):
     features = extractor(speech[0].numpy(), sampling_rate=16000, return_tensors="pt")
     with torch.no_grad():
         theirs = encoder(features.input_features, output_hidden_states=True).hidden_states
-    ours = build_teacher(directory)(speech, torch.tensor([480000]))
+    ours = build_teacher(directory).encode(speech, torch.tensor([480000]))
     for a, b in zip(ours.hidden_states, theirs, strict=True):
         assert a.shape[1] == 1499
         torch.testing.assert_close(a, b[:, :1499], atol=1e-4, rtol=1e-4)
@@ -67,11 +68,13 @@ def test_real_whisper_in_a_batch_as_alone(batch):
 
 def check_batch(teacher, batch, attentions, atol=1e-4):
     speech, lengths = batch
-    together = teacher(speech, lengths, attentions)
+    together = teacher.encode(speech, lengths, Want(attentions=attentions))
     assert together.hidden_states[0].shape[1] == frame_count(torch.tensor(speech.shape[1]))
     assert torch.equal(together.lengths, frame_count(lengths))
     for row, size in enumerate(lengths.tolist()):
-        alone = teacher(speech[row : row + 1, :size], lengths[row : row + 1], attentions)
+        alone = teacher.encode(
+            speech[row : row + 1, :size], lengths[row : row + 1], Want(attentions=attentions)
+        )
         n = int(together.lengths[row])
         for a, b in zip(together.hidden_states, alone.hidden_states, strict=True):
             assert b.shape[1] == n
@@ -84,13 +87,13 @@ def check_batch(teacher, batch, attentions, atol=1e-4):
 
 def test_attention_maps_leave_the_states_alone(whisper_directory, batch):
     teacher = build_teacher(whisper_directory)
-    plain = teacher(*batch)
-    eager = teacher(*batch, attentions=True)
+    plain = teacher.encode(*batch)
+    eager = teacher.encode(*batch, Want(attentions=True))
     mask = plain.mask()
     for a, b in zip(eager.hidden_states, plain.hidden_states, strict=True):
         torch.testing.assert_close(a[mask], b[mask], atol=1e-5, rtol=1e-5)
     assert [maps.shape for maps in eager.attentions] == [(6, 2, 39, 39)] * 2
-    assert teacher(*batch).attentions is None
+    assert teacher.encode(*batch).attentions is None
 
 
 @pytest.mark.parametrize("head", ["WhisperModel", "WhisperForConditionalGeneration"])
@@ -99,25 +102,25 @@ def test_full_checkpoint(head, whisper_model, whisper_directory, tmp_path, batch
     (model if head == "WhisperModel" else model.model).load_state_dict(whisper_model.state_dict())
     save(model, tmp_path)
     teacher = build_teacher(tmp_path)
-    expected = build_teacher(whisper_directory)(*batch)
-    assert torch.equal(teacher(*batch).hidden_states[-1], expected.hidden_states[-1])
+    expected = build_teacher(whisper_directory).encode(*batch)
+    assert torch.equal(teacher.encode(*batch).hidden_states[-1], expected.hidden_states[-1])
     assert not any("decoder" in name for name, _ in teacher.named_parameters())
 
 
 def test_frozen_in_eval_mode(whisper_directory, batch):
     teacher = build_teacher(whisper_directory)
     teacher.train()
-    assert (teacher.num_layers, teacher.width, teacher.pre_norm) == (2, 16, True)
+    assert (teacher.shape.layers, teacher.shape.width, teacher.shape.pre_norm) == (2, 16, True)
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    first, second = teacher(*batch), teacher(*batch)
+    first, second = teacher.encode(*batch), teacher.encode(*batch)
     assert torch.equal(first.hidden_states[-1], second.hidden_states[-1])
 
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_bfloat16(whisper_directory, batch, wrong, monkeypatch):
     """Without a grouped convolution; a wrong linear map is found as well."""
-    exact = build_teacher(whisper_directory)(*batch)
+    exact = build_teacher(whisper_directory).encode(*batch)
     linear = torch.nn.functional.linear
 
     def wrong_linear(x, weight, *args):
@@ -127,7 +130,7 @@ def test_bfloat16(whisper_directory, batch, wrong, monkeypatch):
     if wrong:
         monkeypatch.setattr(torch.nn.functional, "linear", wrong_linear)
     teacher = build_teacher(whisper_directory, dtype="bfloat16")
-    rough = teacher(*batch, attentions=True)
+    rough = teacher.encode(*batch, Want(attentions=True))
     assert not wrong or teacher.dtype == torch.float32
     mask = exact.mask()
     for a, b in zip(rough.hidden_states, exact.hidden_states, strict=True):
@@ -138,7 +141,7 @@ def test_bfloat16(whisper_directory, batch, wrong, monkeypatch):
 def test_longer_than_30_seconds(whisper_directory):
     teacher = build_teacher(whisper_directory)
     with pytest.raises(ValueError, match=r"at most 30 s \(480000 samples\), got 30\.01 s; split"):
-        teacher(torch.zeros(1, 480160), torch.tensor([480160]))
+        teacher.encode(torch.zeros(1, 480160), torch.tensor([480160]))
     # Padding beyond the limit is no utterance.
-    out = teacher(torch.randn(1, 480640), torch.tensor([800]))
+    out = teacher.encode(torch.randn(1, 480640), torch.tensor([800]))
     assert out.hidden_states[0].shape[1] == 1501 and out.lengths.tolist() == [2]

@@ -53,7 +53,7 @@ def build_report(
     paths = [Path(path) for path in expdirs]
     experiments = [read_experiment(p, n) for p, n in zip(paths, labels(paths), strict=True)]
     for found in experiments:
-        choose_layers(options.layers, found.student.num_layers)
+        choose_layers(options.layers, found.student.shape.layers)
     weights = read_heads(heads)
     table = tables.results(read_merged(results), results) if results else None
     now = datetime.now().astimezone()

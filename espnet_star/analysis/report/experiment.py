@@ -12,9 +12,11 @@ import torch
 
 from espnet_star.analysis.report.curves import Curves, Series, logged_facts, read_curves
 from espnet_star.analysis.report.speech import Comparison
+from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
 from espnet_star.formats.experiment import load_experiment
-from espnet_star.losses import resolve_layer_map
+from espnet_star.losses import build_losses
+from espnet_star.losses.layers import spread
 from espnet_star.students import StarEncoder
 from espnet_star.yaml_files import parse_yaml
 
@@ -79,17 +81,20 @@ class Experiment:
             last = f"last log entry {when}, {minutes} min before this page was made"
         return f"Not finished: {self.epochs} of {total} epochs have ended; {last}."
 
-    def temporal_gram(self) -> dict[str, Any]:
-        """Options of the temporal Gram objective, empty if it was not used."""
-        for entry in self.config["losses"]:
-            if entry.get("name") == "temporal_gram":
-                return dict(entry.get("conf") or {})
-        return {}
+    def compared(self, teacher: Shape) -> tuple[list[int], bool]:
+        """What its first objective on layers compares, for figures.
 
-    def layer_map(self, teacher_layers: int) -> list[int]:
-        """Teacher state that each student state follows."""
-        chosen = self.temporal_gram().get("layer_map")
-        return resolve_layer_map(self.student.num_layers, teacher_layers, chosen)
+        Returns:
+            Teacher state that each student state follows (spread evenly where the objective
+            has none for it), and whether states are layer-normalised first.
+        """
+        follows, normalized = spread(self.student.shape, teacher), teacher.pre_norm
+        for entry in build_losses(self.config["losses"], self.student.shape, teacher):
+            if entry.loss.pairs is not None:
+                for student_layers, teacher_layers in entry.loss.pairs:
+                    follows[student_layers[-1]] = teacher_layers[-1]
+                return follows, entry.loss.normalized
+        return follows, normalized
 
     def undistilled(self) -> StarEncoder:
         """The same architecture with random weights."""

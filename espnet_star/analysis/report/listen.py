@@ -12,7 +12,7 @@ from espnet_star.analysis.report.speech import Comparison, choose_layers, compar
 from espnet_star.data.errors import DataError, some
 from espnet_star.errors import StarError
 from espnet_star.teachers import build_teacher
-from espnet_star.teachers.abs_teacher import AbsTeacher
+from espnet_star.teachers.base import Teacher
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def listen(experiment: Experiment, options: SpeechOptions) -> None:
     Raises:
         StarError: If what the user named cannot be used.
     """
-    layers = choose_layers(options.layers, experiment.student.num_layers)
+    layers = choose_layers(options.layers, experiment.student.shape.layers)
     wav_scp = _find_speech(experiment, options.data)
     if wav_scp is None:
         return
@@ -55,10 +55,10 @@ def listen(experiment: Experiment, options: SpeechOptions) -> None:
     students = {"student": experiment.student}
     if options.undistilled:
         students["undistilled"] = experiment.undistilled()
-    norm = "layer_norm" if teacher.pre_norm else "none"
+    follows, normalised = experiment.compared(teacher.shape)
     result = Comparison(
-        layer_map=experiment.layer_map(teacher.num_layers),
-        normalised=experiment.temporal_gram().get("target_norm", norm) == "layer_norm",
+        layer_map=follows,
+        normalised=normalised,
         source=str(wav_scp),
         teacher_params=sum(parameter.numel() for parameter in teacher.parameters()),
     )
@@ -95,7 +95,7 @@ def _find_speech(experiment: Experiment, given: Path | None) -> Path | None:
     return None
 
 
-def _find_teacher(experiment: Experiment, given: str | None) -> AbsTeacher | None:
+def _find_teacher(experiment: Experiment, given: str | None) -> Teacher | None:
     conf = dict(experiment.config.get("teacher_conf") or {})
     if given is not None:  # the same model, maybe kept in another way
         conf = {key: value for key, value in conf.items() if key not in ("kind", "model_file")}

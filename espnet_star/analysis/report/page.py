@@ -15,13 +15,7 @@ from espnet_star.analysis.report.figures import Drawing
 from espnet_star.analysis.report.heads import HeadWeights
 from espnet_star.analysis.report.tables import Table
 from espnet_star.errors import StarError
-
-_TERMS = {
-    "loss": "Loss",
-    "layerwise": "Layer-wise term",
-    "intralayer": "Intra-layer term",
-    "attention_map": "Attention map term",
-}
+from espnet_star.losses import term_titles
 
 
 @dataclass
@@ -114,13 +108,16 @@ def compose(
 def _curves(experiments: Sequence[Experiment]) -> Block:
     block = Block()
     terms = dict.fromkeys(term for found in experiments for term in found.curves.terms())
+    titles: dict[str, str] = {}
+    for found in experiments:
+        titles |= term_titles(found.config["losses"])
     for term in terms:
         train, valid = (
             {e.label: side(e)[term] for e in experiments if term in side(e)}
             for side in (lambda e: e.curves.train, lambda e: e.curves.valid)
         )
         name = f"curve_{len(block.figures) + 1}"
-        block.figures.append(figures.draw_curves(name, _TERMS.get(term, term), train, valid))
+        block.figures.append(figures.draw_curves(name, titles.get(term, term), train, valid))
     rates = {}
     for found in experiments:
         groups = found.curves.rates()

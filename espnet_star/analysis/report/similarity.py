@@ -140,7 +140,7 @@ def followed(similarity: torch.Tensor, layer_map: Sequence[int]) -> float:
 
     Args:
         similarity: Of :meth:`LinearCKA.similarity`.
-        layer_map: Teacher state of each student state, as `resolve_layer_map` gives it.
+        layer_map: Teacher state of each student state, as `Experiment.compared` gives it.
     """
     pairs = [similarity[t, s] for s, t in enumerate(layer_map) if s > 0]
     return float(torch.stack(pairs).mean())

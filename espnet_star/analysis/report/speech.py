@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +15,9 @@ from espnet_star.analysis.report.similarity import LinearCKA, gram_matrix
 from espnet_star.data.audio import AudioOptions, Job, convert
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_wav_scp
+from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE, LayerOutputs
-from espnet_star.students import StarEncoder
-from espnet_star.teachers.abs_teacher import AbsTeacher
 
 
 class Utterance(NamedTuple):
@@ -140,8 +139,8 @@ def choose_layers(wanted: Sequence[int] | None, num_layers: int) -> list[int]:
 @torch.inference_mode()
 def compare(
     result: Comparison,
-    teacher: AbsTeacher,
-    students: dict[str, StarEncoder],
+    teacher: Encoder,
+    students: Mapping[str, Encoder],
     utterances: Sequence[Utterance],
     layers: Sequence[int],
     panels: int,
@@ -163,9 +162,9 @@ def compare(
     totals = {system: LinearCKA(result.normalised) for system in students}
     for utterance in utterances:
         speech, lengths = utterance.wave[None], torch.tensor([len(utterance.wave)])
-        outputs = {"teacher": teacher(speech, lengths)}
+        outputs = {"teacher": teacher.encode(speech, lengths)}
         for system, student in students.items():
-            outputs[system] = student.layer_outputs(speech, lengths)
+            outputs[system] = student.encode(speech, lengths)
             totals[system].update(outputs["teacher"], outputs[system])
         for system, found in outputs.items():
             if not all(torch.isfinite(state).all() for state in found.hidden_states):

@@ -58,7 +58,7 @@ def overview(experiments: Sequence[Experiment]) -> Table:
             found.label,
             found.teacher,
             f"{params(found.student) / 1e6:.2f}",
-            f"{found.student.num_layers} x {found.student.output_size()}",
+            f"{found.student.shape.layers} x {found.student.shape.width}",
             f"{found.epochs} of {found.config['max_epoch']}",
             f"{min(losses.values):.4g}" if losses else "-",
         ]

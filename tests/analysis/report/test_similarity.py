@@ -4,6 +4,7 @@ or that differ from the formula; Gram matrices other than those the objective co
 
 import pytest
 import torch
+from compared import compare
 
 from espnet_star.analysis.report.similarity import LinearCKA, followed, gram_matrix
 from espnet_star.losses import TemporalGramLoss
@@ -127,7 +128,7 @@ def test_gram_matrices_are_those_of_the_objective(norm):
     one, other = (
         gram_matrix(side.hidden_states[1][0], norm == "layer_norm") for side in (teacher, student)
     )
-    _, terms = TemporalGramLoss(target_norm=norm)(student, teacher)
+    _, terms = compare(TemporalGramLoss, student, teacher, target_norm=norm)
     assert float((one - other).square().mean()) == pytest.approx(float(terms["layerwise"]), 1e-4)
     if norm == "layer_norm":
         assert one.diagonal() == pytest.approx([1.0] * 12, abs=1e-3)

@@ -1,0 +1,127 @@
+"""Hidden states of a frozen encoder, kept on disk from one epoch to the next.
+
+A frozen encoder gives the same states for the same waveform, since padding does not
+change them. Small corpora are read many times, so the second epoch need not compute
+what the first one did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from espnet_star.encoders.base import Encoder, Want
+from espnet_star.encoders.frozen import Wrapper
+from espnet_star.errors import StarError
+from espnet_star.outputs import LayerOutputs
+
+
+class Cached(Wrapper):
+    """Hidden states by the content of the waveform, in float16.
+
+    Rounding to float16 is below 0.1 % of each value. A disk that is full or read-only
+    costs speed, not the run: states are then computed anew.
+
+    Args:
+        encoder: A frozen one; whoever holds the cache holds the encoder as well.
+        directory: Where to keep the files, about ``2 * (L + 1) * D`` bytes a frame, in a
+            subfolder named after the encoder's weights.
+    """
+
+    def __init__(self, encoder: Encoder, directory: str | Path):
+        super().__init__(encoder, heads=None)
+        self.masks = False
+        self.root = Path(directory)
+        self.folder: Path | None = None
+        self.writable = True
+
+    def check(self, want: Want) -> None:
+        """See :meth:`Encoder.check`."""
+        if want.attentions or want.mask is not None:
+            raise StarError(
+                "cache_dir keeps hidden states of whole utterances only, but the loss or the view "
+                "needs attention maps or masks; remove cache_dir, or choose others"
+            )
+        super().check(want)
+
+    def extract(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
+    ) -> LayerOutputs:
+        """States of a batch, computed for those utterances only that are not kept yet."""
+        layers = sorted(want.states) if want.states is not None else None
+        folder = self._open(layers)
+        paths = [self._path(folder, row, n) for row, n in zip(speech, sizes, strict=True)]
+        found = [self._load(path) for path in paths]
+        missing = [index for index, states in enumerate(found) if states is None]
+        if missing:
+            rows = torch.tensor(missing, device=speech.device)
+            part = lengths[rows]
+            fresh = self.encoder.encode(speech[rows, : int(part.max())], part, want)
+            for place, index in enumerate(missing):
+                frames = int(fresh.lengths[place])
+                states = torch.stack([state[place, :frames] for state in fresh.hidden_states])
+                limit = torch.finfo(torch.float16).max
+                kept = states.clamp(-limit, limit).to("cpu", torch.float16)
+                found[index] = kept
+                self._save(paths[index], kept)
+        return _collate([states for states in found if states is not None], speech.device, layers)
+
+    def _open(self, layers: list[int] | None) -> Path:
+        """Folder of these states, named once the encoder has settled how it works."""
+        if self.folder is None:
+            self.folder = self.root / self.encoder.fingerprint()
+            logging.info("States of the %s are kept in %s", self.label, self.folder)
+        if layers is None or len(layers) == self.shape.layers + 1:
+            return self.folder
+        return self.folder / f"layers_{'_'.join(map(str, layers))}"
+
+    @staticmethod
+    def _path(folder: Path, row: torch.Tensor, samples: int) -> Path:
+        wave = row[:samples].detach().cpu().float().contiguous().numpy()
+        key = hashlib.blake2b(wave, digest_size=16).hexdigest()
+        return folder / key[:2] / f"{key}.npy"
+
+    def _load(self, path: Path) -> torch.Tensor | None:
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, OSError, EOFError) as error:
+            logging.warning("state cache: computing %s anew (%s)", path, error)
+            return None
+
+    def _save(self, path: Path, states: torch.Tensor) -> None:
+        if not self.writable:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, scratch = tempfile.mkstemp(dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.save(file, states.numpy())
+                # Several processes may write the same utterance: the last one wins.
+                Path(scratch).replace(path)
+            except BaseException:
+                Path(scratch).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            logging.warning("state cache: %s (%s); going on without writing", path, error)
+            self.writable = False
+
+
+def _collate(
+    states: list[torch.Tensor], device: torch.device, layers: list[int] | None
+) -> LayerOutputs:
+    lengths = torch.tensor([state.shape[1] for state in states])
+    # (B, N, L + 1, D): pad_sequence pads the leading dimension.
+    padded = pad_sequence([state.transpose(0, 1) for state in states], batch_first=True)
+    padded = padded.to(device).float()
+    kept = None if layers is None else tuple(layers)
+    return LayerOutputs(padded.unbind(dim=2), lengths.to(device), layers=kept)

@@ -1,0 +1,71 @@
+"""The interface of a distillation objective."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from espnet_star.encoders.base import Shape, Want
+from espnet_star.losses.layers import Pairs, frames_together, on_frames_of
+from espnet_star.outputs import LayerOutputs
+
+Stats = dict[str, torch.Tensor]
+
+
+class Objective(torch.nn.Module, ABC):
+    """Compares hidden states of the same utterances.
+
+    Parameters of its own (projection heads) are trained with the student and kept in
+    checkpoints to resume from; averaged models and exports are without them.
+
+    Args:
+        student: What the student's states look like.
+        teacher: What the teacher's states look like.
+
+    Attributes:
+        terms: Name in the logs and title in reports of each term that ``forward`` gives.
+        inputs: Passes of the view that it compares, the student's first.
+        pairs: Layers that it compares, for figures; None where it compares none with another.
+        normalized: Whether it compares states after a layer normalisation, for figures.
+        across_ranks: What to know where several ranks share a batch; empty for nothing.
+    """
+
+    terms: ClassVar[Mapping[str, str]]
+    inputs: ClassVar[tuple[str, ...]] = ("student", "teacher")
+    pairs: Pairs | None = None
+    normalized: bool = False
+    across_ranks: str = ""
+
+    def __init__(self, student: Shape, teacher: Shape):
+        super().__init__()
+        self.together = frames_together(student, teacher)
+
+    def wants(self) -> tuple[Want, ...]:
+        """What it needs of each of its inputs: here the layers that it compares, or all."""
+        both = self.pairs.wants() if self.pairs else (Want(), Want())
+        return (both[0], *(both[1] for _ in self.inputs[1:]))
+
+    def chosen(self) -> dict[str, Any]:
+        """Options that were left open and decided by the shapes, for ``config.yaml``."""
+        return {}
+
+    @abstractmethod
+    def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
+        """Value to minimise and its terms.
+
+        Args:
+            student: Carries gradient.
+            teacher: Same utterances; widths, depth and frame rate may differ. One argument
+                for each of ``inputs``.
+
+        Returns:
+            A scalar, averaged over utterances, and detached scalars by the names of
+            :attr:`terms`.
+        """
+
+    def on_student_frames(self, student: LayerOutputs, teacher: LayerOutputs) -> LayerOutputs:
+        """The teacher's states on the student's frames, see :func:`on_frames_of`."""
+        return on_frames_of(student, teacher, self.together)

@@ -1,0 +1,71 @@
+"""What every student has, whatever its architecture."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+
+from espnet_star.encoders.base import Encoder
+
+
+class Student(Encoder, AbsEncoder):
+    """An encoder that is trained, saved and built again; one of ESPnet's as well.
+
+    Attributes:
+        presets: Architectures by name, as keyword arguments.
+    """
+
+    role = "student"
+    trainable = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Plain keyword arguments that rebuild this architecture, for ``config.yaml``.
+
+        They name no upstream: whoever reads them brings a checkpoint with the weights.
+        """
+
+    @abstractmethod
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a directory that :meth:`from_pretrained` reads, whole or not at all."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, name_or_directory: str | Path) -> Self:
+        """Load a student, in eval mode."""
+
+    @abstractmethod
+    def load_weights(self, state: dict[str, torch.Tensor], source: str) -> None:
+        """Fill in every weight, or fail.
+
+        Args:
+            state: Tensors by name.
+            source: Where they are from, for messages.
+
+        Raises:
+            StarError: Naming missing, unexpected or misshapen weights.
+        """
+
+    def output_size(self) -> int:
+        """Width D of every hidden state."""
+        return self.shape.width
+
+    def forward(
+        self,
+        xs_pad: torch.Tensor,
+        ilens: torch.Tensor,
+        prev_states: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """ESPnet's encoder call: the last state ``(B, N, D)``, its lengths, None."""
+        if xs_pad.dim() == 3 and xs_pad.shape[2] == 1:
+            xs_pad = xs_pad[:, :, 0]
+        outputs = self.encode(xs_pad, ilens)
+        out = self.output(outputs.hidden_states[-1])
+        # ESPnet expects the padded length to be the longest utterance's.
+        return out[:, : int(outputs.lengths.max())], outputs.lengths, None
