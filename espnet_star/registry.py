@@ -7,11 +7,13 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-
-from espnet2.train.class_choices import ClassChoices
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from espnet_star.errors import StarError, first_line, unknown_name
+
+if TYPE_CHECKING:
+    # Objectives and encoders work without ESPnet's tasks and all that these import.
+    from espnet2.train.class_choices import ClassChoices
 
 T = TypeVar("T")
 
