@@ -17,7 +17,7 @@ import torch
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.formats.experiment import load_experiment
-from espnet_star.formats.hugging_face import FILES, check_saved, write_student
+from espnet_star.formats.hugging_face import FILES, check_saved, need_hubert, write_student
 from espnet_star.formats.model_card import CARD, Card, check_licence, is_foreign, model_card
 from espnet_star.formats.staging import staged
 from espnet_star.formats.target import check_target
@@ -76,7 +76,7 @@ def export(args: argparse.Namespace) -> None:
     card_file = None if is_foreign(outdir) else CARD
     check_target(outdir, [*FILES, CARD] if card_file else FILES, args.force)
     facts = _card_facts(args)
-    student = load_experiment(args.expdir, args.model_file)
+    student = need_hubert(load_experiment(args.expdir, args.model_file), args.expdir)
     if args.random_init:
         torch.manual_seed(args.seed)
         student = StarEncoder(**student.options()).eval()
@@ -139,7 +139,7 @@ def _size(student: StarEncoder, timed: bool) -> dict[str, Any]:
     from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, profile
     from espnet_star.analysis.subjects import student_subject
 
-    subject = student_subject("student", student.options())
+    subject = student_subject("student", student)
     row = profile(subject, LIBRISPEECH_LENGTHS)
     return {
         "config": student.config,

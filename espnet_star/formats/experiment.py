@@ -9,7 +9,7 @@ import yaml
 
 from espnet_star.errors import StarError
 from espnet_star.formats.model_file import read_model
-from espnet_star.students.star_encoder import StarEncoder
+from espnet_star.students import STUDENTS, Student
 
 # What ESPnet's trainer leaves, the most averaged first.
 MODEL_FILES = ("valid.loss.ave.pth", "valid.loss.best.pth", "latest.pth")
@@ -35,7 +35,7 @@ def is_distillation(directory: str | Path) -> bool:
     return not (isinstance(config, dict) and {"loss", "pred_masked_weight"} & config.keys())
 
 
-def load_experiment(directory: str | Path, model_file: str | Path | None = None) -> StarEncoder:
+def load_experiment(directory: str | Path, model_file: str | Path | None = None) -> Student:
     """Student of a distillation experiment, in eval mode.
 
     Args:
@@ -58,10 +58,10 @@ def load_experiment(directory: str | Path, model_file: str | Path | None = None)
     return encoder.eval()
 
 
-def _build(config: dict[str, Any], directory: Path) -> StarEncoder:
+def _build(config: dict[str, Any], directory: Path) -> Student:
     options = config.get("encoder_conf") or {}
     try:
-        return StarEncoder(**options)
+        return STUDENTS.build(config["encoder"], options)
     except (StarError, TypeError) as error:
         raise StarError(
             f"{directory / 'config.yaml'}: encoder_conf cannot be used ({error}); if another "
@@ -86,9 +86,14 @@ def read_experiment_config(directory: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
         raise StarError(f"{path} is not YAML ({reason}); it may have been cut short") from error
-    if not isinstance(config, dict) or "losses" not in config or config.get("encoder") != "star":
+    if not isinstance(config, dict) or "losses" not in config or not _is_student(config):
         raise StarError(f"{path} is not a distillation's (espnet_star star_train writes one)")
     return config
+
+
+def _is_student(config: dict[str, Any]) -> bool:
+    name = config.get("encoder")
+    return isinstance(name, str) and (name in STUDENTS or ":" in name)
 
 
 def _model_path(directory: Path, model_file: str | Path | None) -> Path:

@@ -32,9 +32,33 @@ from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_fact
 from espnet_star.teachers import build_teacher
 from espnet_star.views import VIEWS
 
-encoder_choices = ClassChoices(
-    "encoder", classes=dict(STUDENTS), type_check=AbsEncoder, default="star"
-)
+
+class StudentChoices(ClassChoices):
+    """``--encoder`` and ``--encoder_conf``: a student of ours, or ``package.module:Class``."""
+
+    def __init__(self) -> None:
+        super().__init__("encoder", classes=dict(STUDENTS), type_check=AbsEncoder, default="star")
+
+    def get_class(self, name: str | None) -> type | None:
+        """See ESPnet's."""
+        return None if name is None else STUDENTS.find(name)
+
+    def add_arguments(self, parser: Any) -> None:
+        """ESPnet's would take lower case and its own choices only."""
+        parser.add_argument(
+            "--encoder",
+            default=self.default,
+            help=f"The student: {', '.join(STUDENTS)}, or package.module:Class of your own",
+        )
+        parser.add_argument(
+            "--encoder_conf",
+            action=NestedDictAction,
+            default={},
+            help="The keyword arguments for encoder",
+        )
+
+
+encoder_choices = StudentChoices()
 DEFAULT_LOSSES = [{"name": DEFAULT, "weight": 1.0, "conf": {}}]
 MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 # A second waveform, and labels of frames; others with --allow_variable_data_keys true.
@@ -259,8 +283,7 @@ def check_data(args: argparse.Namespace) -> None:
 
 def build_student(args: argparse.Namespace) -> Student:
     """Student of ``--encoder`` and ``--encoder_conf``."""
-    encoder_class = encoder_choices.get_class(args.encoder)
-    return encoder_class(**check_mapping("encoder_conf", args.encoder_conf))
+    return STUDENTS.build(args.encoder, check_mapping("encoder_conf", args.encoder_conf))
 
 
 def describe_choices(losses: Sequence[WeightedLoss], teacher: Encoder) -> list[str]:
