@@ -181,7 +181,7 @@ def encoders(run: Run) -> Iterator[Row]:
             wanted = valid(teacher.encode(speech, lengths))
         teacher = teacher.to(run.device)
         if dtype == "float32":
-            yield from encoder_rows(run, "teacher", teacher, wanted, ("float32", "TF32"))
+            yield from encoder_rows(run, "teacher", teacher.encode, wanted, ("float32", "TF32"))
         else:
             found = valid(teacher.encode(speech.to(run.device), lengths.to(run.device)))
             yield verdict("teacher in bfloat16", dtype, worst(found, wanted), STATES[dtype])

@@ -27,6 +27,7 @@ INTRODUCTIONS = {
     "losses": "A list; the loss is the weighted sum: ``losses: [{name: temporal_gram, weight: "
     "1.0, conf: {scope: utterance}}]``. ``weight`` is 1 and ``conf`` empty where left out. "
     ":doc:`../method` has the equations.",
+    "view_conf": "Options of ``view``: what is fed to whom.",
     "encoder_conf": "The student. Any key of the architecture may stand beside ``preset`` or "
     "``upstream``, whose value it replaces.",
 }
@@ -37,6 +38,7 @@ API = {
     "Students": ["espnet_star.students"],
     "Teachers": ["espnet_star.teachers"],
     "Objectives": ["espnet_star.losses"],
+    "Views": ["espnet_star.views"],
     "Distillation": ["espnet_star.distillation", "espnet_star.tasks.star", "espnet_star.trainer"],
     "ESPnet's tasks": ["espnet_star.frontend", "espnet_star.heads", "espnet_star.tasks.plugin"],
     "Outputs and errors": ["espnet_star.outputs", "espnet_star.errors", "espnet_star.encoders"],

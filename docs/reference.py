@@ -22,6 +22,7 @@ from espnet_star.students.config import COMMON, PRESETS, student_config
 from espnet_star.tasks import star
 from espnet_star.tasks.plugin import FRONTEND_TASKS, register_in
 from espnet_star.teachers import TEACHERS, build_teacher
+from espnet_star.views import VIEWS
 
 ARCHITECTURE = COMMON | PRESETS["starhubert"]
 VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -148,7 +149,7 @@ def espnet_classes() -> Iterator[tuple[str, str, type, list[str]]]:
 
 def star_train_sections() -> list[Section]:
     """Sections of the configuration of ``star_train``."""
-    given = ("encoder", "teacher", "losses")
+    given = ("encoder", "teacher", "losses", "view", "view_conf")
     sections = [
         Section("model_conf", "", StarDistillation, keys_of(StarDistillation, given)),
         Section("teacher_conf", "", build_teacher, keys_of(build_teacher, ("name_or_path",))),
@@ -157,6 +158,8 @@ def star_train_sections() -> list[Section]:
         sections.append(Section("teacher_conf", name, teacher, keys_of(teacher, ("name",))))
     for name, loss in LOSSES.items():
         sections.append(Section("losses", name, loss, keys_of(loss, ("student", "teacher"))))
+    for name, view in VIEWS.items():
+        sections.append(Section("view_conf", name, view, keys_of(view, ("student", "teacher"))))
     for name, encoder in star.encoder_choices.classes.items():
         sections.append(Section("encoder_conf", name, encoder, keys_of(encoder)))
     sections.append(Section("encoder_conf", "architecture", student_config, architecture()))

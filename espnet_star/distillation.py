@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 
 from espnet_star.bfloat16 import agree, find_fault, finite, low_on_cpu, plain_tensors
 from espnet_star.encoders import Cached, Encoder, Frozen, Want
-from espnet_star.errors import unknown_name
+from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import WeightedLoss, build_losses
 from espnet_star.outputs import LayerOutputs
 from espnet_star.students import Student
+from espnet_star.views import VIEWS, Pass
 
 CPU_DTYPES = ("float32", "bfloat16", "auto")
 
@@ -38,6 +40,8 @@ class StarDistillation(AbsESPnetModel):
         teacher: The frozen model to follow.
         losses: Objectives and their weights, ``{name, weight, conf}`` each; the loss is their
             weighted sum.
+        view: What is fed to whom, a name of ``VIEWS`` or ``package.module:Class``.
+        view_conf: Options of the view.
         cache_dir: Keep the teacher's states there between epochs; for small corpora.
         cpu_dtype: The student's matrix products and convolutions on a CPU: ``float32``,
             ``bfloat16``, or ``auto`` for bfloat16 where the processor has instructions
@@ -53,6 +57,8 @@ class StarDistillation(AbsESPnetModel):
         encoder: Student,
         teacher: Encoder,
         losses: Sequence[Mapping[str, Any]],
+        view: str = "plain",
+        view_conf: Mapping[str, Any] | None = None,
         cache_dir: str | None = None,
         cpu_dtype: str = "float32",
     ):
@@ -68,54 +74,94 @@ class StarDistillation(AbsESPnetModel):
         self.wants = wants_of(self.losses)
         self.teacher = Frozen(teacher)
         self.target: Encoder = Cached(self.teacher, cache_dir) if cache_dir else self.teacher
-        for name, part in (("student", encoder), ("teacher", self.target)):
-            part.check(self.wants[name])
+        self.view = VIEWS.build(view, view_conf, encoder.shape, teacher.shape)
+        self._check_passes(view)
         self.bfloat16_is_wrong = False
         self._tried = False
 
+    def _check_passes(self, view: str) -> None:
+        """Refuse objectives that ask for what the view or an encoder has not."""
+        for entry in self.losses:
+            for name in entry.loss.inputs:
+                if name not in self.view.passes:
+                    raise StarError(
+                        f"loss {entry.entry['name']} compares {' and '.join(entry.loss.inputs)}, "
+                        f"view {view} gives {' and '.join(self.view.passes)}; choose another view"
+                    )
+        for name, want in self.wants.items():
+            mask = torch.ones(1, 1) if name in self.view.masked else None
+            self._encoder(name).check(replace(want, mask=mask))
+
+    def _encoder(self, name: str) -> Encoder:
+        """Whose pass it is."""
+        return self.encoder if self.view.passes[name] == "student" else self.target
+
     def forward(
-        self, speech: torch.Tensor, speech_lengths: torch.Tensor, **_: Any
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor, **batch: Any
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Distillation loss of a batch.
 
         Args:
             speech: Waveforms at 16 kHz, ``(B, T)``.
             speech_lengths: Samples of each, ``(B,)``.
+            **batch: What else the view reads.
 
         Returns:
             Loss averaged over utterances, one statistic a term, and the batch size.
         """
         speech = speech[:, : int(speech_lengths.max())]
-        self._settle(speech, speech_lengths)
-        outputs = {"teacher": self.target.encode(speech, speech_lengths, self.wants["teacher"])}
-        with self._student_precision(speech.device):
-            outputs["student"] = self.encoder.encode(speech, speech_lengths, self.wants["student"])
-        total = speech.new_zeros((), dtype=torch.float32)
-        stats: dict[str, torch.Tensor] = {}
+        passes = self.view(speech, speech_lengths, **batch)
+        self._settle(passes)
+        total, stats = self.compute_objectives(self.compute_forward(passes))
+        stats["loss"] = total.detach()
+        return force_gatherable((total, stats, speech.shape[0]), total.device)
+
+    def compute_forward(self, passes: Mapping[str, Pass]) -> dict[str, LayerOutputs]:
+        """Run every pass that an objective compares."""
+        outputs = {}
+        for name, given in passes.items():
+            if name in self.wants:
+                want = replace(self.wants[name], mask=given.mask)
+                encoder = self._encoder(name)
+                with self._precision(encoder, given.speech.device):
+                    found = encoder.encode(given.speech, given.lengths, want)
+                outputs[name] = replace(found, masked=given.mask, labels=given.labels)
+        return outputs
+
+    def compute_objectives(
+        self, outputs: Mapping[str, LayerOutputs]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted sum of all objectives, and their terms."""
+        device = next(iter(outputs.values())).lengths.device
+        total, stats = torch.zeros((), device=device), dict[str, torch.Tensor]()
         for entry in self.losses:
             value, terms = entry.loss(*(outputs[name] for name in entry.loss.inputs))
             total = total + entry.weight * value
             stats |= entry.logged(terms)
-        stats["loss"] = total.detach()
-        return force_gatherable((total, stats, speech.shape[0]), total.device)
+        return total, stats
 
-    def _settle(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
+    def _settle(self, passes: Mapping[str, Pass]) -> None:
         """What only the first batch can tell: whether bfloat16 is right on this CPU."""
         if self._tried:
             return
-        self.target.settle(speech, lengths, self.wants["teacher"], agree)
-        dtype = self._low_dtype(speech.device)
-        if dtype is not None:
-            with plain_tensors():
-                self._settle_student(speech.clone(), lengths.clone(), dtype)
+        for name, given in passes.items():
+            if name not in self.wants:
+                continue
+            encoder, want = self._encoder(name), self.wants[name]
+            if encoder is self.target:
+                encoder.settle(given.speech, given.lengths, want, agree)
+            elif (dtype := self._low_dtype(given.speech.device)) is not None:
+                with plain_tensors():
+                    speech, lengths = given.speech.clone(), given.lengths.clone()
+                    self._settle_student(speech, lengths, dtype, want)
         self._tried = True
 
     def _settle_student(
-        self, speech: torch.Tensor, lengths: torch.Tensor, dtype: torch.dtype
+        self, speech: torch.Tensor, lengths: torch.Tensor, dtype: torch.dtype, want: Want
     ) -> None:
         def run(dtype: torch.dtype) -> LayerOutputs:
             with low_on_cpu(dtype):
-                return self.encoder.encode(trial, lengths, self.wants["student"])
+                return self.encoder.encode(trial, lengths, want)
 
         trial, training = finite(speech), self.encoder.training
         self.encoder.eval()  # dropout would differ, and move on the random numbers
@@ -139,8 +185,9 @@ class StarDistillation(AbsESPnetModel):
         # Under ESPnet3, Lightning's precision decides.
         return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
-    def _student_precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        if device.type != "cpu":
+    def _precision(self, encoder: Encoder, device: torch.device) -> AbstractContextManager[Any]:
+        """The student's on a CPU; a teacher sees to its own."""
+        if device.type != "cpu" or encoder is not self.encoder:
             return nullcontext()
         dtype = self._low_dtype(device)
         return torch.autocast("cpu", dtype=dtype, enabled=dtype is not None)

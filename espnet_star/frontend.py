@@ -16,7 +16,7 @@ from espnet_star.formats.experiment import is_distillation
 from espnet_star.formats.hugging_face import find_file, read_json
 from espnet_star.formats.onnx_student import SUFFIX, OnnxStudent
 from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.students import StarEncoder
+from espnet_star.students import STUDENTS, StarEncoder
 from espnet_star.teachers import TEACHERS, build_teacher
 from espnet_star.teachers.detect import kind_by_files, kind_by_name
 
@@ -32,6 +32,8 @@ class StarFrontend(AbsFrontend):
         upstream: Student (Hugging Face directory, hub name, distillation experiment or a
             file of ``star_onnx``), or a teacher.
         kind: ``"student"``, ``"onnx"``, a kind of teacher, or ``"auto"``.
+        student: Kind of student that ``student_conf`` is for, ``star`` or
+            ``package.module:Class``.
         student_conf: Architecture of a student whose weights a checkpoint will bring;
             written into ``config.yaml`` in place of ``upstream``.
         normalize: Layer-normalise each state, without parameters, before the sum.
@@ -50,6 +52,7 @@ class StarFrontend(AbsFrontend):
         self,
         upstream: str | None = None,
         kind: str = "auto",
+        student: str = "star",
         student_conf: dict[str, Any] | None = None,
         normalize: bool = False,
         freeze_updates: int | None = None,
@@ -62,7 +65,7 @@ class StarFrontend(AbsFrontend):
         self.source, self.kind = upstream, kind
         self.normalize = normalize
         self.freeze_updates = freeze_updates
-        encoder = build_upstream(upstream, kind, student_conf)
+        encoder = build_upstream(upstream, kind, student_conf, student)
         if not encoder.trainable and freeze_updates is not None:
             raise StarError(
                 "freeze_updates trains a student; a teacher stays frozen, and so does ONNX"
@@ -138,7 +141,9 @@ class StarFrontend(AbsFrontend):
             "freeze_updates": self.freeze_updates,
         }
         if self.upstream.trainable:
-            return options | {"student_conf": self.upstream.options()}
+            name = STUDENTS.name_of(type(self.upstream))
+            kept = {} if name == "star" else {"student": name}
+            return options | kept | {"student_conf": self.upstream.options()}
         # What "auto" found, so that nothing is guessed again where the model is decoded.
         return options | {
             "upstream": self.source,
@@ -155,11 +160,14 @@ def sampling_rate(fs: int | str) -> int | None:
 
 
 def build_upstream(
-    upstream: str | None, kind: str = "auto", student_conf: dict[str, Any] | None = None
+    upstream: str | None,
+    kind: str = "auto",
+    student_conf: dict[str, Any] | None = None,
+    student: str = "star",
 ) -> Encoder:
     """Encoder of a frontend; see :class:`StarFrontend` for the arguments."""
     kinds = {"auto", "student", "onnx", *TEACHERS}
-    if kind not in kinds:
+    if kind not in kinds and ":" not in kind:
         raise unknown_name("kind of upstream", kind, kinds)
     if upstream is None:
         if not student_conf:
@@ -168,7 +176,7 @@ def build_upstream(
                 "distillation experiment, e.g. --frontend_conf upstream=exp/star"
             )
         logging.info("Student built from student_conf; its weights come from the checkpoint")
-        return StarEncoder(**student_conf)
+        return STUDENTS.build(student, student_conf)
     if kind == "onnx" or (kind == "auto" and upstream.endswith(SUFFIX)):
         return OnnxStudent(upstream)
     if kind == "auto":

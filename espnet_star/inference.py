@@ -14,7 +14,7 @@ import torch
 from espnet_star.bfloat16 import Narrowed, find_fault, plain_tensors
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
-from espnet_star.students import StarEncoder
+from espnet_star.students import StarEncoder, Student
 from espnet_star.waveforms import Audio, waveform
 
 Layer: TypeAlias = int | str
@@ -62,7 +62,7 @@ class Speech2Features:
 
     def __init__(
         self,
-        encoder: StarEncoder,
+        encoder: Student,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = torch.float32,
     ):

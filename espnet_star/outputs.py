@@ -52,6 +52,8 @@ class LayerOutputs:
         lengths: Valid frames of each utterance, ``(B,)``, at most ``N``.
         attentions: ``L`` tensors ``(B, H, N, N)`` of attention probabilities, or
             None where no objective asked for them.
+        masked: ``(B, N)``, true on frames that a mask vector has replaced; None for none.
+        labels: ``(B, N)``, what the frames are to be recognised as; None for none.
         layers: Index that each of ``hidden_states`` stands for; None for all of 0 to L.
 
     Raises:
@@ -62,6 +64,8 @@ class LayerOutputs:
     lengths: torch.Tensor
     attentions: tuple[torch.Tensor, ...] | None = None
     layers: tuple[int, ...] | None = None
+    masked: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check shapes once, so that objectives need not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from espnet2.train.class_choices import ClassChoices
 
 T = TypeVar("T")
+# Keys of configurations whose values name classes, and what names one outside this package.
+_NAMING = ("encoder", "student", "kind", "view", "name")
+_OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class Registry(dict[str, type[T]], Generic[T]):
@@ -66,6 +70,13 @@ class Registry(dict[str, type[T]], Generic[T]):
             raise StarError(f"{self.what} {name!r}: {class_name} in {place} is none; {expected}")
         return found
 
+    def name_of(self, cls: type) -> str:
+        """What to write into a configuration to find the class again."""
+        for name, known in self.items():
+            if known is cls:
+                return name
+        return f"{cls.__module__}:{cls.__qualname__}"
+
     def build(self, name: str, conf: Any, *given: Any) -> T:
         """An object of a class.
 
@@ -96,6 +107,17 @@ class Registry(dict[str, type[T]], Generic[T]):
                 f"{len(given)} arguments and conf {dict(conf)} ({error})"
             ) from error
         return cls(*given, **conf)
+
+
+def outside_names(value: Any) -> set[str]:
+    """Classes outside this package that a configuration would have imported, at any depth."""
+    if isinstance(value, Mapping):
+        named = {str(value[key]) for key in _NAMING if isinstance(value.get(key), str)}
+        own = {name for name in named if _OUTSIDE.fullmatch(name)}
+        return own.union(*map(outside_names, value.values()))
+    if isinstance(value, (list, tuple)):
+        return set().union(*map(outside_names, value))
+    return set()
 
 
 def register(choices: ClassChoices, name: str, cls: type) -> None:

@@ -12,6 +12,7 @@ from espnet_star.losses.layers import pairs
 from espnet_star.outputs import LayerOutputs
 from espnet_star.students import StarEncoder
 from espnet_star.teachers.base import Teacher
+from espnet_star.views import VIEWS, Pass, View
 
 TINY = {
     "hidden_size": 16,
@@ -131,3 +132,60 @@ def test_heads_are_trained_and_left_out_of_averages(monkeypatch, tmp_path):
             f"encoder.{k}" for k in distillation.encoder.state_dict()
         }
     assert "objectives.0.head.bias" in torch.load(tmp_path / "2epoch.pth")
+
+
+class Takes(View):
+    """Two passes of the teacher, one with a mask, and one of the student with labels."""
+
+    passes = {"clean": "teacher", "masked": "teacher", "student": "student"}  # noqa: RUF012
+    masked, data = ("masked",), ("labels",)
+
+    def forward(self, speech, speech_lengths, labels, **_):
+        mask = torch.ones_like(labels, dtype=torch.bool)
+        return {
+            "clean": Pass(speech, speech_lengths),
+            "masked": Pass(0.1 * speech, speech_lengths, mask=mask),
+            "student": Pass(speech, speech_lengths, labels=labels),
+        }
+
+
+class Three(Objective):
+    """Reads all three."""
+
+    terms, inputs = {"gap": "Gap"}, ("student", "clean", "masked")
+
+    def forward(self, student, clean, masked):
+        assert masked.masked.all() and clean.masked is None
+        assert student.labels.shape == student.mask().shape
+        gap = student.state(2).mean() - clean.state(2).mean() - masked.state(2).mean()
+        return gap.square(), {"gap": gap}
+
+
+class Masking(SineTeacher):
+    masks = True
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def extract(self, speech, lengths, sizes, want):
+        self.asked.append((float(speech.abs().max()), want.mask is not None))
+        return super().extract(speech, lengths, sizes, want)
+
+
+def test_a_view_feeds_an_encoder_twice_and_brings_labels_and_masks(monkeypatch):
+    """Fails if a step is wired to one pass each, or what a view gives does not arrive."""
+    monkeypatch.setitem(VIEWS, "takes", Takes)
+    monkeypatch.setitem(LOSSES, "three", Three)
+    losses = [{"name": "three"}]
+    teacher = Masking()
+    made = StarDistillation(StarEncoder(**TINY), teacher, losses, view="takes")
+    loss, stats, _ = made(**batch(), labels=torch.zeros(3, 24, dtype=torch.long))
+    loss.backward()
+    (loud, plain), (quiet, masked) = teacher.asked
+    assert quiet == pytest.approx(0.1 * loud) and (plain, masked) == (False, True)
+    assert stats.keys() == {"gap", "loss"}
+    with pytest.raises(StarError, match="teacher 'sine' has no vector for masked frames"):
+        StarDistillation(StarEncoder(**TINY), SineTeacher(), losses, view="takes")
+    with pytest.raises(StarError, match="loss three compares student and clean and masked, view "):
+        StarDistillation(StarEncoder(**TINY), SineTeacher(), losses)

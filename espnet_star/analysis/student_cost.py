@@ -22,7 +22,7 @@ def student_cost(student: StarEncoder, timed: bool = True) -> dict[str, Any]:
         ``macs_per_second`` of audio, and ``speed``: the real-time factor and how it was taken,
         empty if it was not.
     """
-    subject = student_subject("student", student.options())
+    subject = student_subject("student", student)
     macs = profile(subject, LIBRISPEECH_LENGTHS)["macs_per_second"]
     return {"macs_per_second": macs, "speed": _speed(subject) if timed else ""}
 

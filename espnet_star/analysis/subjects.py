@@ -17,7 +17,7 @@ from espnet_star.formats.attention import own_attention
 from espnet_star.formats.experiment import is_distillation, load_experiment
 from espnet_star.formats.hugging_face import find_file, load_config, read_json
 from espnet_star.outputs import HOP
-from espnet_star.students import PRESETS, StarEncoder
+from espnet_star.students import PRESETS, StarEncoder, Student
 from espnet_star.students.star_encoder import encoder_from_config
 from espnet_star.teachers import TEACHERS, build_teacher, loading
 from espnet_star.teachers.detect import kind_by_files, kind_by_name
@@ -75,9 +75,10 @@ class Subject:
         return model.prepare() if isinstance(model, Encoder) else model
 
 
-def student_subject(name: str, options: dict[str, Any]) -> Subject:
-    """A student of an architecture that is at hand, as ``StarEncoder.options`` gives it."""
-    return Subject(name, name, lambda: StarEncoder(**options).eval())
+def student_subject(name: str, student: Student) -> Subject:
+    """A student of an architecture that is at hand."""
+    build = type(student)
+    return Subject(name, name, lambda: build(**student.options()).eval())
 
 
 def find_subjects(texts: Sequence[str]) -> list[Subject]:
@@ -123,10 +124,8 @@ def find_subject(name: str) -> Subject:
         return Subject(name, name, lambda: _from_config(model_type, values))
     path = Path(name)
     if is_distillation(path):
-        options = load_experiment(path).options()
-        return Subject(
-            name, name, lambda: StarEncoder(**options).eval(), lambda: load_experiment(path)
-        )
+        found = student_subject(name, load_experiment(path))
+        return replace(found, load=lambda: load_experiment(path))
     if kind_by_files(name) is not None:
         return _of_teacher(name)
     if not path.is_dir() and "/" not in name:

@@ -10,6 +10,7 @@ from pathlib import Path
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.formats.experiment import is_experiment, load_experiment
+from espnet_star.formats.hugging_face import need_hubert
 from espnet_star.formats.onnx_export import FILES, LAYERS, export_onnx
 from espnet_star.students import StarEncoder
 from espnet_star.writable import check_writable
@@ -60,6 +61,7 @@ def export(args: argparse.Namespace) -> None:
             f"--model_file chooses a model of a distillation folder, but {args.upstream} has no "
             "config.yaml; leave it out"
         )
+    student = need_hubert(student, args.upstream)
     errors = export_onnx(
         student, args.outdir, args.precision, args.layers, args.program, args.force
     )

@@ -20,6 +20,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--outdir", required=True, metavar="DIR", help="Folder to make")
     parser.add_argument("--force", type=str2bool, default=False, help="Replace a model in outdir")
+    parser.add_argument(
+        "--allow",
+        nargs="+",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="Classes outside espnet_star that its configurations may name",
+    )
     return parser
 
 
@@ -29,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     source = Path(args.pack)
     if not source.exists():
         source = download(args.pack)
-    for key, path in unpack(source, args.outdir, args.force).items():
+    for key, path in unpack(source, args.outdir, args.force, args.allow).items():
         print(f"{key}: {path}")
 
 

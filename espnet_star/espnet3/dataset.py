@@ -6,7 +6,7 @@ Named in a configuration as ``data_src: espnet_star.espnet3.dataset``.
 from __future__ import annotations
 
 import logging
-from collections.abc import KeysView
+from collections.abc import Callable, KeysView
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from espnet_star.data.checks import check_datadir
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_wav_scp
 from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.views import VIEWS
 
 
 class KaldiDataset(BaseDataset):
@@ -76,6 +77,11 @@ class KaldiDataset(BaseDataset):
         if key not in self.paths:
             raise KeyError(key)
         return self.data[key][1]
+
+
+def collate_fn(view: str = "plain") -> Callable[..., Any]:
+    """Named in a configuration: what the model's view makes of utterances."""
+    return VIEWS.find(view).collate_fn(train=True)
 
 
 class CheckOnly(AbsBuilder):

@@ -7,7 +7,7 @@ from typing import Any
 
 from espnet_star.errors import StarError
 from espnet_star.formats.model_file import read_model
-from espnet_star.students.star_encoder import StarEncoder
+from espnet_star.students import STUDENTS, Student
 from espnet_star.yaml_files import read_yaml
 
 # What ESPnet's trainer leaves, the most averaged first.
@@ -34,7 +34,7 @@ def is_distillation(directory: str | Path) -> bool:
     return not {"loss", "pred_masked_weight"} & config.keys()
 
 
-def load_experiment(directory: str | Path, model_file: str | Path | None = None) -> StarEncoder:
+def load_experiment(directory: str | Path, model_file: str | Path | None = None) -> Student:
     """Student of a distillation experiment, in eval mode.
 
     Args:
@@ -57,10 +57,10 @@ def load_experiment(directory: str | Path, model_file: str | Path | None = None)
     return encoder.eval()
 
 
-def _build(config: dict[str, Any], directory: Path) -> StarEncoder:
+def _build(config: dict[str, Any], directory: Path) -> Student:
     options = config.get("encoder_conf") or {}
     try:
-        return StarEncoder(**options)
+        return STUDENTS.build(config["encoder"], options)
     except (StarError, TypeError) as error:
         raise StarError(
             f"{directory / 'config.yaml'}: encoder_conf cannot be used ({error}); if another "
@@ -81,9 +81,14 @@ def read_experiment_config(directory: str | Path) -> dict[str, Any]:
             "star_train writes it"
         )
     config = read_yaml(path)
-    if "losses" not in config or config.get("encoder") != "star":
+    if "losses" not in config or not _is_student(config):
         raise StarError(f"{path} is not a distillation's (espnet_star star_train writes one)")
     return config
+
+
+def _is_student(config: dict[str, Any]) -> bool:
+    name = config.get("encoder")
+    return isinstance(name, str) and (name in STUDENTS or ":" in name)
 
 
 def _model_path(directory: Path, model_file: str | Path | None) -> Path:

@@ -12,7 +12,7 @@ import torch
 from espnet_star.errors import StarError
 from espnet_star.formats.authors import Imported, import_student
 from espnet_star.formats.experiment import load_experiment
-from espnet_star.formats.hugging_face import FILES, check_saved, write_student
+from espnet_star.formats.hugging_face import FILES, check_saved, need_hubert, write_student
 from espnet_star.formats.model_card import CARD, Card, StudentFacts, is_foreign, model_card
 from espnet_star.formats.staging import staged
 from espnet_star.formats.target import check_target
@@ -67,7 +67,7 @@ def export_student(
     training = training_facts(expdir)
     if base_model is not None:
         training = replace(training, teacher=base_model, base_model=base_model)
-    student = load_experiment(expdir, model_file)
+    student = need_hubert(load_experiment(expdir, model_file), expdir)
     if random_seed is not None:
         student = _drawn(student.options(), random_seed)
     facts = StudentFacts(

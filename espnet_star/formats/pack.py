@@ -18,6 +18,7 @@ from espnet2.bin.pack import main as espnet_pack
 
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.experiment import MODEL_FILES, load_experiment
+from espnet_star.formats.hugging_face import need_hubert
 from espnet_star.formats.model_card import CARD, Card, StudentFacts, model_card
 from espnet_star.formats.model_file import read_model
 from espnet_star.formats.pack_card import packed_student, task_card
@@ -199,7 +200,7 @@ def _stage_student(
     root: Path, expdir: Path, model: Path, directory: str | Path | None, card: Card
 ) -> str:
     """Put the student in Hugging Face format at the top; returns the README."""
-    student = load_experiment(expdir, model)
+    student = need_hubert(load_experiment(expdir, model), expdir)
     if directory is None:
         student.save_pretrained(root)
     else:

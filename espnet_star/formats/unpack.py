@@ -13,6 +13,7 @@ from espnet2.main_funcs.pack_funcs import find_path_and_change_it_recursive
 from espnet_star.errors import StarError, first_line
 from espnet_star.formats.archive import extract, open_members
 from espnet_star.formats.model_file import refusal
+from espnet_star.registry import outside_names
 from espnet_star.yaml_files import read_yaml
 
 META = "meta.yaml"
@@ -24,7 +25,9 @@ _ZIP_START = b"PK\x03\x04"
 _PLAIN_SUFFIXES = {".npz", ".npy", ".safetensors"}
 
 
-def unpack(source: str | Path, outdir: str | Path, force: bool = False) -> dict[str, str]:
+def unpack(
+    source: str | Path, outdir: str | Path, force: bool = False, allow: Sequence[str] = ()
+) -> dict[str, str]:
     """Unpack a model so that it runs where it lies.
 
     Everything is written beside ``outdir`` and checked there; ``outdir`` comes into being
@@ -34,6 +37,8 @@ def unpack(source: str | Path, outdir: str | Path, force: bool = False) -> dict[
         source: Archive, or folder of an unpacked one (as the hub's cache keeps it).
         outdir: Folder to make. Paths in the configurations are rewritten to point here.
         force: Replace an unpacked model that is already there.
+        allow: Classes outside this package, ``package.module:Class``, that its configurations
+            may name.
 
     Returns:
         Absolute paths by the names of ESPnet's inference options, e.g. ``asr_model_file``.
@@ -49,6 +54,7 @@ def unpack(source: str | Path, outdir: str | Path, force: bool = False) -> dict[
         folder = Path(scratch) / "pack"
         meta = extract_checked(source, folder)
         for name in meta["yaml_files"].values():
+            check_classes(folder / name, f"{source}: {name}", allow)
             _point_paths(folder, name, outdir)
         if outdir.exists():
             outdir.rename(Path(scratch) / "old")
@@ -97,6 +103,24 @@ def check_target(outdir: Path, force: bool) -> None:
         raise StarError(
             f"{outdir} is no unpacked model (it has no {META}), so it is not replaced; choose "
             "another folder"
+        )
+
+
+def check_classes(path: Path, shown: str, allow: Sequence[str]) -> None:
+    """Refuse a configuration that would have a class imported which nobody here has named.
+
+    Args:
+        path: The configuration.
+        shown: Its name for messages.
+        allow: Names that the user has given.
+
+    Raises:
+        StarError: Naming the class.
+    """
+    for name in sorted(outside_names(read_yaml(path, shown)) - set(allow)):
+        raise StarError(
+            f"{shown} names the class {name!r}, which is no part of espnet_star; what a pack says "
+            f"is not imported. If you trust it, give --allow {name}"
         )
 
 

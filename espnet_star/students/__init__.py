@@ -1,10 +1,15 @@
 """Students: architectures behind one interface, chosen by name."""
 
+from espnet_star.registry import Registry
 from espnet_star.students.base import Student
 from espnet_star.students.config import PRESETS, student_config
 from espnet_star.students.star_encoder import StarEncoder
 
 # One line an architecture; its presets are its own.
-STUDENTS: dict[str, type[Student]] = {"star": StarEncoder}
+STUDENTS: Registry[Student] = Registry(
+    "encoder",
+    Student,  # type: ignore[type-abstract]
+    {"star": StarEncoder},
+)
 
 __all__ = ["PRESETS", "STUDENTS", "StarEncoder", "Student", "student_config"]

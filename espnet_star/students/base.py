@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 
 from espnet_star.encoders.base import Encoder
+from espnet_star.errors import StarError
 
 
 class Student(Encoder, AbsEncoder):
@@ -31,16 +32,17 @@ class Student(Encoder, AbsEncoder):
         They name no upstream: whoever reads them brings a checkpoint with the weights.
         """
 
-    @abstractmethod
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write a directory that :meth:`from_pretrained` reads, whole or not at all."""
+        """Write a directory that ``transformers.HubertModel`` loads, whole or not at all.
 
-    @classmethod
-    @abstractmethod
-    def from_pretrained(cls, name_or_directory: str | Path) -> Self:
-        """Load a student, in eval mode."""
+        Raises:
+            StarError: If that model cannot hold this student.
+        """
+        raise StarError(
+            f"{self.label} is a {type(self).__name__}, which no HubertModel of transformers can "
+            "hold; espnet_star.load and --frontend star read the folder of its distillation"
+        )
 
-    @abstractmethod
     def load_weights(self, state: dict[str, torch.Tensor], source: str) -> None:
         """Fill in every weight, or fail.
 
@@ -51,6 +53,24 @@ class Student(Encoder, AbsEncoder):
         Raises:
             StarError: Naming missing, unexpected or misshapen weights.
         """
+        expected = self.state_dict()
+        missing = sorted(expected.keys() - state.keys())
+        unexpected = sorted(state.keys() - expected.keys())
+        if missing or unexpected:
+            raise StarError(
+                f"{source} does not fit its configuration: missing {missing[:5]}, "
+                f"unexpected {unexpected[:5]} ({len(missing)} and {len(unexpected)} in all)"
+            )
+        for key, value in state.items():
+            if value.shape != expected[key].shape:
+                raise StarError(
+                    f"{source}: {key} must have shape {tuple(expected[key].shape)}, "
+                    f"got {tuple(value.shape)}"
+                )
+        self.load_state_dict(state)
+
+    def reload_pretrained_parameters(self) -> None:
+        """Undo ESPnet's ``--init``, which overwrites pretrained weights as well; none here."""
 
     def output_size(self) -> int:
         """Width D of every hidden state."""

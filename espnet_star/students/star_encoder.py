@@ -123,10 +123,10 @@ class StarEncoder(Student):
         return self.encoder.output(last)
 
     def load_weights(self, state: dict[str, torch.Tensor], source: str) -> None:
-        """See :meth:`Student.load_weights`; by the names of a ``HubertModel``."""
-        from espnet_star.formats.hugging_face import load_weights
+        """See :meth:`Student.load_weights`; by the names of a ``HubertModel``, old ones too."""
+        from espnet_star.formats.hugging_face import own_names
 
-        load_weights(self, state, source)
+        super().load_weights(own_names(state, source, self.config.identity_projection), source)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a directory that plain ``transformers.HubertModel`` loads."""

@@ -14,7 +14,6 @@ from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.optimizers.optim_groups import add_optimizer_hooks
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.class_choices import ClassChoices
-from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none, str_or_none
@@ -31,12 +30,39 @@ from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.teachers import build_teacher
+from espnet_star.views import VIEWS
 
-encoder_choices = ClassChoices(
-    "encoder", classes=dict(STUDENTS), type_check=AbsEncoder, default="star"
-)
+
+class StudentChoices(ClassChoices):
+    """``--encoder`` and ``--encoder_conf``: a student of ours, or ``package.module:Class``."""
+
+    def __init__(self) -> None:
+        super().__init__("encoder", classes=dict(STUDENTS), type_check=AbsEncoder, default="star")
+
+    def get_class(self, name: str | None) -> type | None:
+        """See ESPnet's."""
+        return None if name is None else STUDENTS.find(name)
+
+    def add_arguments(self, parser: Any) -> None:
+        """ESPnet's would take lower case and its own choices only."""
+        parser.add_argument(
+            "--encoder",
+            default=self.default,
+            help=f"The student: {', '.join(STUDENTS)}, or package.module:Class of your own",
+        )
+        parser.add_argument(
+            "--encoder_conf",
+            action=NestedDictAction,
+            default={},
+            help="The keyword arguments for encoder",
+        )
+
+
+encoder_choices = StudentChoices()
 DEFAULT_LOSSES = [{"name": DEFAULT, "weight": 1.0, "conf": {}}]
 MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
+# A second waveform, and labels of frames; others with --allow_variable_data_keys true.
+OPTIONAL_DATA = ("speech2", "labels")
 
 
 class StarTask(Reported, Guarded, AbsTask):
@@ -79,6 +105,18 @@ class StarTask(Reported, Guarded, AbsTask):
             "teacher's layers (target_norm) is written into config.yaml",
         )
         group.add_argument(
+            "--view",
+            default="plain",
+            help="What is fed to whom: plain (both hear whole utterances), or "
+            "package.module:Class of a view of your own",
+        )
+        group.add_argument(
+            "--view_conf",
+            action=NestedDictAction,
+            default={},
+            help="Keyword arguments of the view",
+        )
+        group.add_argument(
             "--model_conf",
             action=NestedDictAction,
             default={},
@@ -111,8 +149,8 @@ class StarTask(Reported, Guarded, AbsTask):
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
-        """Zero padding."""
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+        """What the view has done in data loading processes; zero padding as a rule."""
+        return VIEWS.find(str(args.view)).collate_fn(train)
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
@@ -126,8 +164,8 @@ class StarTask(Reported, Guarded, AbsTask):
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Nothing else."""
-        return ()
+        """What a view may read besides."""
+        return OPTIONAL_DATA
 
     @classmethod
     def build_sequence_iter_factory(
@@ -193,7 +231,11 @@ class StarTask(Reported, Guarded, AbsTask):
         encoder = build_student(args)
         teacher = build_teacher(args.teacher, **args.teacher_conf)
         args.teacher_conf = teacher.conf
-        model = StarDistillation(encoder, teacher, args.losses, **args.model_conf)
+        check_data(args)
+        view_conf = check_mapping("view_conf", args.view_conf)
+        model = StarDistillation(
+            encoder, teacher, args.losses, args.view, view_conf, **args.model_conf
+        )
         args.losses = [entry.entry for entry in model.losses]
         if getattr(args, "distributed", False):
             warn_of_ranks(model.losses)
@@ -223,10 +265,25 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def check_data(args: argparse.Namespace) -> None:
+    """Refuse a view that reads what the training set has not.
+
+    Raises:
+        StarError: Naming what is missing.
+    """
+    given = getattr(args, "train_data_path_and_name_and_type", None) or []
+    names = {"speech", *(name for _, name, _ in given)}
+    for name in VIEWS.find(str(args.view)).data:
+        if name not in names:
+            raise StarError(
+                f"view {args.view} reads {name}, which the training data has not; give "
+                f"--train_data_path_and_name_and_type FILE,{name},TYPE, and the same for valid"
+            )
+
+
 def build_student(args: argparse.Namespace) -> Student:
     """Student of ``--encoder`` and ``--encoder_conf``."""
-    encoder_class = encoder_choices.get_class(args.encoder)
-    return encoder_class(**check_mapping("encoder_conf", args.encoder_conf))
+    return STUDENTS.build(args.encoder, check_mapping("encoder_conf", args.encoder_conf))
 
 
 def describe_choices(losses: Sequence[WeightedLoss], teacher: Encoder) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from espnet_star.errors import unknown_name
+from espnet_star.registry import Registry
 from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.detect import find_kind
 from espnet_star.teachers.espnet_hubert import EspnetHubertTeacher
@@ -20,14 +19,18 @@ __all__ = ["TEACHERS", "Teacher", "build_teacher"]
 
 # One line an adapter. Its class attribute model_types names what config.json may hold; those
 # without are told by their files in detect.py, or by kind alone.
-TEACHERS: dict[str, Any] = {
-    "hugging_face": HuggingFaceTeacher,
-    "whisper": WhisperTeacher,
-    "espnet_ssl": EspnetSslTeacher,
-    "espnet_hubert": EspnetHubertTeacher,
-    "fairseq": FairseqTeacher,
-    "s3prl": S3prlTeacher,
-}
+TEACHERS: Registry[Teacher] = Registry(
+    "teacher kind",
+    Teacher,  # type: ignore[type-abstract]
+    {
+        "hugging_face": HuggingFaceTeacher,
+        "whisper": WhisperTeacher,
+        "espnet_ssl": EspnetSslTeacher,
+        "espnet_hubert": EspnetHubertTeacher,
+        "fairseq": FairseqTeacher,
+        "s3prl": S3prlTeacher,
+    },
+)
 
 
 def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> Teacher:
@@ -37,8 +40,8 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> Teacher
         name_or_path: Hub name or directory written by ``save_pretrained``; ESPnet's SSL or
             HuBERT experiment (folder, ``config.yaml``, ``.pth``, pack or zoo name); ``.pt`` of
             fairseq or WavLM; ``s3prl:NAME``.
-        kind: Key of :data:`TEACHERS`, or ``"auto"`` to choose by the files and the model
-            type in ``config.json``.
+        kind: Key of :data:`TEACHERS`, ``package.module:Class``, or ``"auto"`` to choose by the
+            files and the model type in ``config.json``.
         **conf: Options of the adapter, e.g. ``dtype="bfloat16"``.
 
     Returns:
@@ -55,14 +58,7 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> Teacher
     """
     if kind == "auto":
         kind = _kind_of(str(name_or_path))
-    elif kind not in TEACHERS:
-        raise unknown_name("teacher kind", kind, ["auto", *TEACHERS])
-    adapter = TEACHERS[kind]
-    options = [key for key in inspect.signature(adapter).parameters if key != "name"]
-    for key in conf:
-        if key not in options:
-            raise unknown_name(f"option of teacher kind {kind}", key, options)
-    teacher: Teacher = adapter(str(name_or_path), **conf)
+    teacher = TEACHERS.build(kind, conf, str(name_or_path))
     teacher.conf = {"kind": kind, **conf, **teacher.chosen()}
     return teacher
 

@@ -67,7 +67,7 @@ def outputs(student, samples):
 def test_any_batch_gives_the_students_states(onnx_files, student, samples, name, limit):
     """Fails if batch, time or padding of the example at export is baked in."""
     speech, lengths, ours = outputs(student, samples)
-    theirs = OnnxStudent(onnx_files / "files" / f"{name}.onnx")(speech, lengths)
+    theirs = OnnxStudent(onnx_files / "files" / f"{name}.onnx").encode(speech, lengths)
     assert theirs.lengths.tolist() == ours.lengths.tolist()
     assert relative(ours, theirs) < limit
 
@@ -78,9 +78,9 @@ def test_int8_is_close_and_independent_of_the_batch(onnx_files, student):
     speech[0] *= 20
     ours = student.encode(speech, lengths)
     quantised = OnnxStudent(onnx_files / "files" / "model.int8.onnx")
-    theirs = quantised(speech, lengths)
+    theirs = quantised.encode(speech, lengths)
     assert 1e-4 < relative(ours, theirs) < onnx_export.TOLERANCES["int8"]
-    alone = quantised(speech[2:, :8000], lengths[2:])
+    alone = quantised.encode(speech[2:, :8000], lengths[2:])
     for one, many in zip(alone.hidden_states, theirs.hidden_states, strict=True):
         torch.testing.assert_close(one[0], many[2, : one.shape[1]], rtol=0, atol=0)
 
@@ -90,7 +90,7 @@ def test_quiet_frames_survive_int8(onnx_files, student):
     speech, lengths = onnx_export.check_batch()
     with torch.no_grad():
         ours = student.encode(speech, lengths)
-    theirs = OnnxStudent(onnx_files / "files" / "model.int8.onnx")(speech, lengths)
+    theirs = OnnxStudent(onnx_files / "files" / "model.int8.onnx").encode(speech, lengths)
     quiet = [frame for frame in range(100) if (frame * 0.02) % (1 / 3) > 0.2]  # pauses
     for one, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
         a, b = one[0, quiet], other[0, quiet]

@@ -256,3 +256,14 @@ def test_a_tar_whose_sizes_lie(tmp_path, refused):
     raw = pack.read_bytes().rstrip(b"\0")
     pack.write_bytes(raw + bytes(-len(raw) % 512) + info.tobuf(tarfile.GNU_FORMAT))
     refused(pack, "cut short")
+
+
+def test_a_class_that_a_pack_names_is_not_imported_unasked(tmp_path):
+    """Fails if a stranger's pack chose what is imported here."""
+    conf = {"frontend": "star", "frontend_conf": {"student": "somebody.code:Student"}}
+    pack = as_zip(tmp_path / "pack.zip", members(**{CONFIG: yaml.safe_dump(conf).encode()}))
+    with pytest.raises(StarError, match=r"names the class 'somebody.code:Student'.*--allow"):
+        unpack(pack, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    unpack(pack, tmp_path / "out", allow=["somebody.code:Student"])
+    assert (tmp_path / "out" / CONFIG).is_file()

@@ -17,7 +17,7 @@ from espnet_star.errors import StarError
 from espnet_star.formats.experiment import load_experiment
 from espnet_star.losses import build_losses
 from espnet_star.losses.layers import spread
-from espnet_star.students import StarEncoder
+from espnet_star.students import Student
 from espnet_star.yaml_files import parse_yaml
 
 _EPOCH = re.compile(r"(\d+)epoch\.pth")
@@ -46,7 +46,7 @@ class Experiment:
     directory: Path
     config: dict[str, Any]
     config_text: str
-    student: StarEncoder
+    student: Student
     curves: Curves
     facts: dict[str, str]
     epochs: int
@@ -96,11 +96,11 @@ class Experiment:
                 return follows, entry.loss.normalized
         return follows, normalized
 
-    def undistilled(self) -> StarEncoder:
+    def undistilled(self) -> Student:
         """The same architecture with random weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(UNDISTILLED_SEED)
-            return StarEncoder(**self.student.options()).eval()
+            return type(self.student)(**self.student.options()).eval()
 
     def valid_wav_scp(self) -> Path | None:
         """The valid set's ``wav.scp``, from the configuration."""

@@ -17,6 +17,7 @@ from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_wav_scp
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError
+from espnet_star.losses.layers import frames_together, on_frames_of
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE, LayerOutputs
 
 
@@ -162,10 +163,13 @@ def compare(
     totals = {system: LinearCKA(result.normalised) for system in students}
     for utterance in utterances:
         speech, lengths = utterance.wave[None], torch.tensor([len(utterance.wave)])
-        outputs = {"teacher": teacher.encode(speech, lengths)}
+        targets = teacher.encode(speech, lengths)
+        outputs = {"teacher": targets}
         for system, student in students.items():
-            outputs[system] = student.encode(speech, lengths)
-            totals[system].update(outputs["teacher"], outputs[system])
+            found = outputs[system] = student.encode(speech, lengths)
+            together = frames_together(student.shape, teacher.shape)
+            outputs["teacher"] = on_frames_of(found, targets, together)
+            totals[system].update(outputs["teacher"], found)
         for system, found in outputs.items():
             if not all(torch.isfinite(state).all() for state in found.hidden_states):
                 raise StarError(

@@ -118,7 +118,7 @@ def costs(experiments: Sequence[Experiment]) -> Table:
     """Size and cost of every student and teacher."""
     rows: dict[str, dict[str, Any]] = {}
     for found in experiments:
-        student = student_subject(found.label, found.student.options())
+        student = student_subject(found.label, found.student)
         rows[found.label] = profile(student, LIBRISPEECH_LENGTHS)
         if found.teacher not in rows:
             rows[found.teacher] = _teacher_cost(found)
@@ -143,13 +143,16 @@ def _teacher_cost(experiment: Experiment) -> dict[str, Any]:
 def settings(experiment: Experiment) -> Table:
     """The configuration at a glance; all of it stands below."""
     config = experiment.config
-    student = experiment.student.config
+    student = experiment.student
+    shape, architecture = student.shape, config.get("encoder_conf") or {}
+    inner = architecture.get("intermediate_size")
     rows = [
         ["Teacher", " ".join([experiment.teacher, _pairs(config.get("teacher_conf"))]).strip()],
         [
             "Student",
-            f"{student.num_hidden_layers} layers of width {student.hidden_size}, "
-            f"{student.num_attention_heads} heads, feed-forward {student.intermediate_size}",
+            f"{shape.layers} layers of width {shape.width}"
+            + (f", {shape.heads} heads" if shape.heads else "")
+            + (f", feed-forward {inner}" if inner else ""),
         ],
     ]
     for entry in config["losses"]:
