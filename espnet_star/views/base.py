@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from espnet2.train.collate_fn import CommonCollateFn
 
 from espnet_star.encoders.base import Shape
 
@@ -75,4 +74,7 @@ class View(torch.nn.Module, ABC):
         Here zero padding, -1 for labels. A view whose work belongs into those processes
         returns its own.
         """
+        # Brings soundfile, which a training step without files has no use for.
+        from espnet2.train.collate_fn import CommonCollateFn
+
         return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)

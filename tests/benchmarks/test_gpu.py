@@ -93,7 +93,7 @@ FAULTS = {
     ),
     "nan": (
         TransformersTeacher,
-        "prepare",
+        "prepare_speech",
         lambda self, speech, lengths, mask: speech.float() * math.nan,
         "teacher",
     ),
