@@ -97,12 +97,12 @@ class Evaluation:
             if not task.problem:
                 yield "# then the test set with the layer that is best on dev"
 
-    def run(self, force: bool = False, stream: TextIO = sys.stdout) -> int:
+    def run(self, force: bool = False, stream: TextIO | None = None) -> int:
         """Run what can be run and write ``results.json`` and ``results.md``.
 
         Args:
             force: Delete the tasks' earlier runs first.
-            stream: Shows the progress and the table.
+            stream: Shows the progress and the table; the standard output by default.
 
         Returns:
             Exit code: 1 if a task has failed or cannot run, or 128 + n after signal n.
@@ -110,6 +110,7 @@ class Evaluation:
         Raises:
             StarError: If an option cannot be used, or another run holds the folder.
         """
+        stream = stream or sys.stdout
         maker, names = self.maker()
         with exclusive(maker.outdir, "--outdir"):
             if force:
