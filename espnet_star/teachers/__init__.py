@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from espnet_star.errors import unknown_name
 from espnet_star.registry import Registry
 from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.detect import find_kind
@@ -57,14 +58,20 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> Teacher
         tensor([49])
     """
     if kind == "auto":
-        kind = _kind_of(str(name_or_path))
+        kind = kind_of_checkpoint(str(name_or_path))
+    elif kind not in TEACHERS and ":" not in kind:
+        raise unknown_name("teacher kind", kind, ["auto", *TEACHERS])
     teacher = TEACHERS.build(kind, conf, str(name_or_path))
     teacher.conf = {"kind": kind, **conf, **teacher.chosen()}
     return teacher
 
 
-def _kind_of(name: str) -> str:
-    """Adapter that reads what the name stands for."""
+def kind_of_checkpoint(name: str) -> str:
+    """Adapter that reads what a name stands for.
+
+    Raises:
+        StarError: If nothing is found under that name, or nothing reads it.
+    """
     kinds = {t: kind for kind, adapter in TEACHERS.items() for t in adapter.model_types}
     kind, model_type = find_kind(name, kinds)
     if kind is None:

@@ -78,7 +78,10 @@ def test_it_is_drawn(whole, data_directory, tmp_path, monkeypatch):
         (["--losses", "[{name: 'outside:HalfRate'}]"], "a subclass of Objective"),
         (["--losses", "[{name: 'outside:Demanding'}]"], "missing a required argument: 'factor'"),
         (["--view", "outside:NOT_A_CLASS"], "a subclass of View"),
-        (["--view", "outside:Twice"], "loss temporal_gram compares student and teacher, view out"),
+        (
+            ["--view", "outside:Twice", *CHOICES[:2]],
+            "loss temporal_gram compares student and teacher, view out",
+        ),
         (["--encoder", "outside:HalfRate", "--encoder_conf", "depth=2"], "encoder outside:HalfR"),
         (["--encoder", "stra"], "Did you mean 'star'?"),
         (["--teacher_conf", "kind=:X"], "expected package.module:Class"),
