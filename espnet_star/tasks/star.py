@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 import yaml
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.optimizers.optim_groups import add_optimizer_hooks
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
-from espnet2.train.class_choices import ClassChoices
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none, str_or_none
@@ -29,34 +27,9 @@ from espnet_star.students import STUDENTS, Student
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
+from espnet_star.tasks.student_choices import StudentChoices
 from espnet_star.teachers import build_teacher
 from espnet_star.views import VIEWS
-
-
-class StudentChoices(ClassChoices):
-    """``--encoder`` and ``--encoder_conf``: a student of ours, or ``package.module:Class``."""
-
-    def __init__(self) -> None:
-        super().__init__("encoder", classes=dict(STUDENTS), type_check=AbsEncoder, default="star")
-
-    def get_class(self, name: str | None) -> type | None:
-        """See ESPnet's."""
-        return None if name is None else STUDENTS.find(name)
-
-    def add_arguments(self, parser: Any) -> None:
-        """ESPnet's would take lower case and its own choices only."""
-        parser.add_argument(
-            "--encoder",
-            default=self.default,
-            help=f"The student: {', '.join(STUDENTS)}, or package.module:Class of your own",
-        )
-        parser.add_argument(
-            "--encoder_conf",
-            action=NestedDictAction,
-            default={},
-            help="The keyword arguments for encoder",
-        )
-
 
 encoder_choices = StudentChoices()
 DEFAULT_LOSSES = [{"name": DEFAULT, "weight": 1.0, "conf": {}}]
