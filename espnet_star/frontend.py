@@ -10,15 +10,11 @@ import torch
 import torch.nn.functional as F
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
+from espnet_star import catalog
 from espnet_star.encoders import Cached, Encoder, Frozen
-from espnet_star.errors import StarError, unknown_name
-from espnet_star.formats.experiment import is_distillation
-from espnet_star.formats.hugging_face import find_file, read_json
-from espnet_star.formats.onnx_student import SUFFIX, OnnxStudent
+from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.students import STUDENTS, StarEncoder
-from espnet_star.teachers import TEACHERS, build_teacher
-from espnet_star.teachers.detect import kind_by_files, kind_by_name
+from espnet_star.students import STUDENTS
 
 
 class StarFrontend(AbsFrontend):
@@ -31,7 +27,8 @@ class StarFrontend(AbsFrontend):
     Args:
         upstream: Student (Hugging Face directory, hub name, distillation experiment or a
             file of ``star_onnx``), or a teacher.
-        kind: ``"student"``, ``"onnx"``, a kind of teacher, or ``"auto"``.
+        kind: ``"student"``, ``"onnx"``, a kind of teacher, or ``"auto"``; see
+            :mod:`espnet_star.catalog`.
         student: Kind of student that ``student_conf`` is for, ``star`` or
             ``package.module:Class``.
         student_conf: Architecture of a student whose weights a checkpoint will bring;
@@ -166,9 +163,6 @@ def build_upstream(
     student: str = "star",
 ) -> Encoder:
     """Encoder of a frontend; see :class:`StarFrontend` for the arguments."""
-    kinds = {"auto", "student", "onnx", *TEACHERS}
-    if kind not in kinds and ":" not in kind:
-        raise unknown_name("kind of upstream", kind, kinds)
     if upstream is None:
         if not student_conf:
             raise StarError(
@@ -177,25 +171,4 @@ def build_upstream(
             )
         logging.info("Student built from student_conf; its weights come from the checkpoint")
         return STUDENTS.build(student, student_conf)
-    if kind == "onnx" or (kind == "auto" and upstream.endswith(SUFFIX)):
-        return OnnxStudent(upstream)
-    if kind == "auto":
-        kind = "student" if looks_like_student(upstream) else "auto"
-    if kind == "student":
-        return StarEncoder.from_pretrained(upstream)
-    return build_teacher(upstream, kind=kind)
-
-
-def looks_like_student(upstream: str) -> bool:
-    """Whether a directory or hub name is a student of ours, not a teacher."""
-    if is_distillation(upstream):
-        return True
-    if kind_by_files(upstream) is not None:
-        return False
-    try:
-        config = find_file(upstream, "config.json")
-    except StarError:
-        if kind_by_name(upstream) is None:
-            raise
-        return False
-    return "identity_projection" in read_json(config)
+    return catalog.load(upstream, kind)

@@ -11,10 +11,11 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from espnet_star import catalog
 from espnet_star.bfloat16 import Narrowed, find_fault, plain_tensors
+from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
-from espnet_star.students import StarEncoder, Student
 from espnet_star.waveforms import Audio, waveform
 
 Layer: TypeAlias = int | str
@@ -50,7 +51,7 @@ class Speech2Features:
     """A student in eval mode that takes waveforms, lists of them, or audio files.
 
     Args:
-        encoder: The student.
+        encoder: The student, or any other encoder.
         device: Where it runs: ``cpu``, ``cuda``, ``cuda:1``, ...
         dtype: Type that it computes in: float32, bfloat16 or float16. On a CPU the first
             batch decides whether the other two are right there; if not, the log says so and
@@ -62,7 +63,7 @@ class Speech2Features:
 
     def __init__(
         self,
-        encoder: Student,
+        encoder: Encoder,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = torch.float32,
     ):
@@ -70,7 +71,8 @@ class Speech2Features:
         self.dtype = _dtype(dtype)
         self.encoder = encoder.to(device=self.device, dtype=torch.float32).eval()
         self.computed = torch.float32
-        self.settled = self.dtype == torch.float32
+        # Others see to it themselves, in `Encoder.settle`.
+        self.settled = self.dtype == torch.float32 or not encoder.trainable
         self._prepare()
 
     @property
@@ -166,31 +168,31 @@ def load(
     name_or_directory: str | Path,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
+    kind: str = "auto",
 ) -> Speech2Features:
-    """Load a student to extract features with.
+    """Load a student, an ONNX file of one or a teacher to extract features with.
 
     Args:
-        name_or_directory: Hugging Face directory, hub name or the folder of a distillation.
-        device: Where it runs.
-        dtype: Type that it computes in: ``float32``, ``bfloat16`` or ``float16``.
+        name_or_directory: Hugging Face directory, hub name, the folder of a distillation, a file
+            of ``star_onnx``, or any teacher.
+        device: Where it runs; ONNX files on the CPU.
+        dtype: Type that a student computes in: ``float32``, ``bfloat16`` or ``float16``; a
+            teacher has its own rules, and an ONNX file its own type.
+        kind: What it is, see :mod:`espnet_star.catalog`; ``"student"`` takes any HuBERT for one.
 
     Returns:
         A callable from waveforms or files to :class:`Features`.
 
     Raises:
-        StarError: If there is no such student, or device or type cannot be used.
+        StarError: If there is no such encoder, or device or type cannot be used.
 
     Example:
         >>> encode = espnet_star.load("student")
         >>> features = encode(["first.wav", "second.flac"])
         >>> features.last.shape, features.lengths
     """
-    if Path(name_or_directory).suffix == ".onnx":
-        raise StarError(
-            f"{name_or_directory}: load reads Hugging Face directories, hub names and "
-            "distillation folders; give the directory that the ONNX file was made from"
-        )
-    return Speech2Features(StarEncoder.from_pretrained(name_or_directory), device, dtype)
+    conf = {} if _dtype(dtype) == torch.float32 else {"dtype": _name(_dtype(dtype))}
+    return Speech2Features(catalog.load(str(name_or_directory), kind, **conf), device, dtype)
 
 
 def _items(audio: Audio | Iterable[Audio]) -> Iterator[tuple[str, Audio]]:
@@ -253,8 +255,12 @@ def _device(name: str | torch.device) -> torch.device:
 
 
 def _dtype(name: str | torch.dtype) -> torch.dtype:
-    known = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES}
+    known = {_name(dtype): dtype for dtype in _DTYPES}
     dtype = known.get(name) if isinstance(name, str) else name
     if dtype not in _DTYPES:
         raise StarError(f"dtype must be one of {', '.join(known)}, got {name}")
     return dtype
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ import torch
 import transformers
 from torch import nn
 
+from espnet_star import catalog
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.formats.attention import own_attention
 from espnet_star.formats.experiment import is_distillation, load_experiment
 from espnet_star.formats.hugging_face import find_file, load_config, read_json
 from espnet_star.outputs import HOP
-from espnet_star.students import PRESETS, StarEncoder, Student
+from espnet_star.students import PRESETS, STUDENTS, StarEncoder, Student
 from espnet_star.students.star_encoder import encoder_from_config
-from espnet_star.teachers import TEACHERS, build_teacher, loading
-from espnet_star.teachers.detect import kind_by_files, kind_by_name
+from espnet_star.teachers import build_teacher, loading
 from espnet_star.teachers.hugging_face import HuggingFaceTeacher
 from espnet_star.teachers.whisper import MEL_HOP, WhisperTeacher
 
@@ -117,68 +118,64 @@ def find_subject(name: str) -> Subject:
     Raises:
         StarError: If it is none of these, or a model that cannot be measured.
     """
-    if name in PRESETS:
-        return Subject(name, name, lambda: StarEncoder(preset=name).eval())
+    for architecture in STUDENTS.values():
+        if name in architecture.presets:
+            return Subject(name, name, partial(_untrained, architecture, name))
     if name in SHAPES:
         model_type, values = SHAPES[name]
         return Subject(name, name, lambda: _from_config(model_type, values))
     path = Path(name)
-    if is_distillation(path):
-        found = student_subject(name, load_experiment(path))
-        return replace(found, load=lambda: load_experiment(path))
-    if kind_by_files(name) is not None:
-        return _of_teacher(name)
-    if not path.is_dir() and "/" not in name:
+    if not path.exists() and "/" not in name and not path.suffix and ":" not in name:
         raise unknown_name("model (or directory)", name, [*PRESETS, *SHAPES])
-    return _from_directory(name)
+    kind = catalog.kind_of(name)
+    if kind == "onnx":
+        raise StarError(f"{name}: operations of an ONNX file cannot be counted; give the student")
+    if kind == "student":
+        return _of_student(name)
+    return _of_teacher(name, kind)
 
 
-def _from_directory(name: str) -> Subject:
-    """A Hugging Face directory or hub name; its weights are not read to count."""
-    try:
-        config_path = find_file(name, "config.json")
-    except StarError:
-        if kind_by_name(name) is None:
-            raise
-        return _of_teacher(name)
-    values = own_attention(read_json(config_path))
-    model_type = values.pop("model_type", None)
-    subject = Subject(name, name, lambda: build_teacher(name), bytes=_weight_bytes(Path(name)))
-    if "identity_projection" in values:  # only ours has that key
-        config = load_config(name)
-        return replace(
-            subject,
-            build=lambda: encoder_from_config(config).eval(),
-            load=lambda: StarEncoder.from_pretrained(name),
-        )
-    if model_type in HuggingFaceTeacher.model_types:
+def _untrained(architecture: type[Student], preset: str) -> Student:
+    return architecture(**architecture.presets[preset]).eval()
+
+
+def _of_student(name: str) -> Subject:
+    """A student's directory, hub name or experiment; a directory's weights are not read yet."""
+    if is_distillation(name):
+        found = student_subject(name, load_experiment(name))
+        return replace(found, load=lambda: load_experiment(name))
+    config = load_config(name)
+    return Subject(
+        name,
+        name,
+        lambda: encoder_from_config(config).eval(),
+        lambda: StarEncoder.from_pretrained(name),
+        _weight_bytes(Path(name)),
+    )
+
+
+def _of_teacher(name: str, kind: str) -> Subject:
+    """A teacher; without weights where its configuration says all, else it is asked to work."""
+    path = Path(name)
+    size = path.stat().st_size if path.is_file() else _weight_bytes(path)
+    subject = Subject(name, name, lambda: build_teacher(name, kind), bytes=size)
+    if kind not in ("hugging_face", "whisper"):
+        return replace(subject, counts_on="cpu")
+    values = own_attention(read_json(find_file(name, "config.json")))
+    model_type = values.pop("model_type")
+    if kind == "hugging_face":
         return replace(
             subject,
             build=lambda: _from_config(model_type, values),
             load=lambda: _with_weights(name),
         )
-    if model_type in WhisperTeacher.model_types:
-        whisper = transformers.WhisperConfig(**values)
-        return replace(
-            subject,
-            build=lambda: WhisperTeacher.from_config(whisper),
-            load=lambda: build_teacher(name),
-            max_samples=whisper.max_source_positions * HOP,
-        )
-    known = sorted({t for adapter in TEACHERS.values() for t in adapter.model_types})
-    if model_type not in known:
-        raise StarError(
-            f"{config_path} has model_type {model_type!r}; measured are {', '.join(known)}"
-        )
-    # An adapter that nothing is known of here: it is asked to work.
-    return replace(subject, counts_on="cpu")
-
-
-def _of_teacher(name: str) -> Subject:
-    """A teacher that only its own files describe: it is asked to work."""
-    path = Path(name)
-    size = path.stat().st_size if path.is_file() else None
-    return Subject(name, name, lambda: build_teacher(name), bytes=size, counts_on="cpu")
+    whisper = transformers.WhisperConfig(**values)
+    return replace(
+        subject,
+        build=lambda: WhisperTeacher.from_config(whisper),
+        load=lambda: build_teacher(name, kind),
+        max_samples=whisper.max_source_positions * HOP,
+    )
 
 
 def _from_config(model_type: str, values: dict[str, Any]) -> nn.Module:

@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
+from espnet_star import catalog
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.audio import AudioOptions, Job, Result, convert, file_name
 from espnet_star.data.corpus import clean
@@ -28,9 +29,7 @@ from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_wav_scp, write_table
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError
-from espnet_star.frontend import build_upstream
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
-from espnet_star.teachers import TEACHERS
 from espnet_star.writable import check_writable
 
 ALL = "all"
@@ -52,7 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kind",
         default="auto",
-        choices=["auto", "student", *TEACHERS],
+        choices=catalog.KINDS,
         help="What --upstream is; auto looks into its files",
     )
     source = parser.add_mutually_exclusive_group(required=True)
@@ -249,7 +248,7 @@ def extract(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     if args.nj_threads is not None:
         torch.set_num_threads(args.nj_threads)
-    encoder = build_upstream(args.upstream, args.kind).to(device).eval()
+    encoder = catalog.load(args.upstream, args.kind).to(device).eval()
     layers = choose_layers(args.layer, encoder.shape.layers)
     try:
         with tempfile.TemporaryDirectory(prefix="star_extract") as scratch:

@@ -120,10 +120,10 @@ def _add(args: argparse.Namespace) -> None:
         # Here, not above: every other subcommand starts without torch.
         from transformers.utils.logging import disable_progress_bar
 
-        from espnet_star.frontend import build_upstream
+        from espnet_star import catalog
 
         disable_progress_bar()
-        params = sum(p.numel() for p in build_upstream(args.upstream).parameters())
+        params = sum(p.numel() for p in catalog.load(args.upstream).parameters())
     table.add_result(args.file, args.system, params, metrics)
 
 

@@ -68,7 +68,7 @@ def test_names_that_are_nothing(tmp_path):
 def test_a_model_of_another_kind(tmp_path):
     transformers.BertConfig().save_pretrained(tmp_path)
     with pytest.raises(
-        StarError, match=r"has model_type 'bert'; measured are data2vec-audio, .*whisper"
+        StarError, match=r"has model_type 'bert' .*, supported: data2vec-audio, .*whisper"
     ):
         find_subject(str(tmp_path))
 

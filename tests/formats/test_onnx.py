@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import espnet_star
 from espnet_star.bin import star_extract, star_onnx
 from espnet_star.data.kaldi import read_table
 from espnet_star.encoders import Want
@@ -180,6 +181,14 @@ def test_frontend_reads_the_file(onnx_files, batch):
     assert theirs.layer_weights.grad is not None
     with pytest.raises(StarError, match="stays frozen, and so does ONNX"):
         StarFrontend(path, freeze_updates=0)
+
+
+def test_it_is_loaded_by_its_name(onnx_files, student):
+    """Fails if load() did not take what the frontend takes."""
+    wave = 0.3 * torch.randn(9000)
+    files = onnx_files / "files" / "model.onnx", onnx_files / "student"
+    ours, theirs = (espnet_star.load(path)(wave).last for path in files)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_caches_tell_files_apart(onnx_files):
