@@ -63,6 +63,8 @@ def drop_objectives(directory: Path) -> None:
         directory: The experiment.
     """
     for path in directory.glob("*.ave_*.pth"):
+        if not path.exists():
+            continue  # ESPnet's link to an epoch that a better one has replaced
         state = torch.load(path, map_location="cpu", weights_only=True)
         kept = without_objectives(state)
         if len(kept) < len(state):

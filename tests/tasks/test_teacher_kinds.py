@@ -82,7 +82,8 @@ def test_a_teacher_as_a_frontend(kind, teacher, batch):
 def test_a_teacher_is_measured(kind, teacher):
     name, _ = teacher(kind)
     model = find_subject(name).at_work()
-    assert model(torch.randn(1, 800), torch.tensor([800])).hidden_states[0].shape[:2] == (1, 2)
+    outputs = model.encode(torch.randn(1, 800), torch.tensor([800]))
+    assert outputs.hidden_states[0].shape[:2] == (1, 2)
 
 
 def test_maps_that_are_not_there_are_missed_before_training(
