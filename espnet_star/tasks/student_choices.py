@@ -11,13 +11,6 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet_star.students import STUDENTS
 
 
-class _Names(tuple[str, ...]):
-    """Our names, and any of somebody else's, which `Registry.find` looks for."""
-
-    def __contains__(self, name: object) -> bool:
-        return ":" in str(name) or super().__contains__(name)
-
-
 class StudentChoices(ClassChoices):
     """``--encoder`` and ``--encoder_conf``: a student of ours, or ``package.module:Class``."""
 
@@ -32,8 +25,6 @@ class StudentChoices(ClassChoices):
         """ESPnet's would take lower case and its own choices only."""
         parser.add_argument(
             "--encoder",
-            choices=_Names(STUDENTS),
-            metavar="NAME",
             default=self.default,
             help=f"The student: {', '.join(STUDENTS)}, or package.module:Class of your own",
         )

@@ -41,6 +41,8 @@ def check_training(task: Any, args: argparse.Namespace, parser: argparse.Argumen
     """
     settle_values(args, parser)
     check_choices(args, parser, [choice.name for choice in task.class_choices_list])
+    for choice in task.class_choices_list:
+        choice.get_class(getattr(args, choice.name))  # names from outside are no list to choose of
     check_optimizers(args, task.num_optimizers)
     missing = [f"--{name}" for name in args.required if getattr(args, name) is None]
     if missing:
