@@ -78,7 +78,7 @@ COMPILED = (
 
 def compile_networks(model: Any) -> None:
     """Have student and teacher compiled when they are first called."""
-    student, teacher = model.encoder, model.teacher.model
+    student, teacher = model.encoder, model.teacher.encoder.model
     parts = (student.feature_extractor, student.feature_projection, student.encoder)
     for part in (*parts, teacher.feature_extractor, teacher.encoder):
         part.compile()

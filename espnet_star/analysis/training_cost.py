@@ -12,6 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from espnet_star.encoders import Encoder
 from espnet_star.errors import unknown_name
 from espnet_star.outputs import SAMPLE_RATE
 
@@ -118,7 +119,7 @@ def probe(model: Any, seconds: float = 8.0) -> Probe:
     taken = time.perf_counter() - begin
     model.zero_grad(set_to_none=True)
     flops = counter.get_total_flops()
-    passing = _largest_layer(model.teacher, speech, lengths)
+    passing = _largest_layer(model.teacher.encoder, speech, lengths)
     return Probe(*(cost / seconds for cost in (flops, taken, held, passing)))
 
 
@@ -146,7 +147,7 @@ def _saved_bytes(step: Callable[[], None], model: torch.nn.Module) -> int:
     return sum(seen.values())
 
 
-def _largest_layer(teacher: torch.nn.Module, speech: torch.Tensor, lengths: torch.Tensor) -> int:
+def _largest_layer(teacher: Encoder, speech: torch.Tensor, lengths: torch.Tensor) -> int:
     largest = 0
 
     def look(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -157,7 +158,7 @@ def _largest_layer(teacher: torch.nn.Module, speech: torch.Tensor, lengths: torc
     leaves = [module for module in teacher.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(look) for module in leaves]
     try:
-        teacher(speech, lengths)
+        teacher.encode(speech, lengths)
     finally:
         for hook in hooks:
             hook.remove()
@@ -176,7 +177,7 @@ def memory_of_a_rank(
         precision_bytes: Bytes of an activation: 4, or 2 with AMP.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() * p.element_size() for p in model.teacher.parameters())
+    frozen = sum(p.numel() * p.element_size() for p in model.teacher.encoder.parameters())
     weights = trained * BYTES_PER_TRAINED + frozen
     return weights + (found.held + found.passing) * seconds_per_batch * precision_bytes / 4
 

@@ -54,7 +54,7 @@ def build_teacher(name_or_path: str, kind: str = "auto", **conf: Any) -> Teacher
 
     Example:
         >>> teacher = build_teacher("facebook/hubert-base-ls960")  # doctest: +SKIP
-        >>> teacher(torch.randn(1, 16000), torch.tensor([16000])).lengths  # doctest: +SKIP
+        >>> teacher.encode(torch.randn(1, 16000), torch.tensor([16000])).lengths  # doctest: +SKIP
         tensor([49])
     """
     if kind == "auto":
