@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 # What images with PyTorch and Transformers lack, and what those with PyTorch alone lack.
-ALONE = ("espnet", "humanfriendly")
+ALONE = ("espnet", "humanfriendly", "typeguard")
 FULL = ("transformers", "scipy", "PyYAML", "safetensors")
 GLIBC = ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")
 OLD = ("manylinux2014", "manylinux2010", "manylinux1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ def interrupted_once() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() == parent:
+            # What is interrupted while it is built, such as a loader, cannot be taken down whole.
+            sys.unraisablehook = lambda unraisable: None
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
