@@ -68,7 +68,6 @@ inference_model=      # Model to export; the averaged best by default.
 systems="teacher student undistilled logmel logmel_raw"  # What to compare.
 normalize_states=true  # Layer-normalise each state before the weighted sum; SUPERB does not.
 logmel_conf="n_fft=512 win_length=400 hop_length=320 n_mels=80"  # 50 frames/s, as the student.
-asr_systems=          # Of "systems", those to compare in recognition; all but logmel_raw by default.
 asr_config=conf/train_asr.yaml
 asr_args=
 token_type=bpe        # SentencePiece, or char.
@@ -85,7 +84,6 @@ finetune_token_type=bpe
 finetune_vocab_size=300
 finetune_decode_args="--ctc_weight 1.0 --beam_size 1"
 finetune_model=valid.loss.best.pth
-sid_systems=          # Of "systems", those to compare in speaker identification; all by default.
 sid_config=conf/train_sid.yaml
 sid_args=
 sv_config=conf/train_sv.yaml  # Heads of train_sv_TAG.yaml are exp/sv_SYSTEM_TAG.
@@ -167,12 +165,9 @@ if "${shards}"; then
     "${check_only}" && [ ! -f "${shard_dir}/shards.json" ] || train_shards=${shard_dir}
 fi
 
-[ -n "${asr_systems}" ] || asr_systems=${systems/logmel_raw/}
-[ -n "${sid_systems}" ] || sid_systems=${systems}
-for system in ${systems} ${asr_systems} ${sid_systems}; do frontend "${system}" > /dev/null; done  # All known?
-for system in ${asr_systems} ${sid_systems}; do
-    [[ " ${systems} " == *" ${system} "* ]] || fail "${system} of --asr_systems or --sid_systems is not among --systems"
-done
+for system in ${systems}; do frontend "${system}" > /dev/null; done  # All known?
+# shellcheck disable=SC2206
+asr_systems=(${systems/logmel_raw/})
 # shellcheck disable=SC2206
 asr_tests=(${asr_test})
 if [ -n "${lm_file}" ]; then

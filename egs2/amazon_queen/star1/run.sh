@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo: a student of about 4 M parameters from Whisper base's encoder and the voices of
 # "Flight of the Amazon Queen", on 2 CPU cores. Options go to star.sh (--help lists them).
-#   ./run.sh               all of it, about 20 minutes
+#   ./run.sh               all of it, 25 to 30 minutes
 #   ./run.sh --long true   a better student, twice as long
 set -euo pipefail
 

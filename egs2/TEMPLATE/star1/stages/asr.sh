@@ -2,8 +2,7 @@
 # Sourced by star.sh, whose variables and functions it uses: stages 7, 8 and 10.
 
 # Heads on frozen systems, and the student fine-tuned: exp/asr_NAME.
-# shellcheck disable=SC2206
-asr_heads=(${asr_systems})
+asr_heads=("${asr_systems[@]}")
 [ -z "${finetune_config}" ] || asr_heads+=(finetuned)
 
 asr_head() {  # asr_head NAME: sets what one head differs in from another
@@ -52,7 +51,7 @@ asr_training() {
             --outdir "${expdir}/tokens_finetune" --token_type "${finetune_token_type}" \
             --vocab_size "${finetune_vocab_size}"
         # Utterances with more tokens than CTC has frames teach nothing: named before training.
-        [ -z "${asr_systems}" ] || { asr_head "${asr_heads[0]}"; can_align "${asr_config}"; }
+        [ ${#asr_systems[@]} -eq 0 ] || { asr_head "${asr_systems[0]}"; can_align "${asr_config}"; }
         [ -z "${finetune_config}" ] || { asr_head finetuned; can_align "${finetune_config}"; }
     fi
     in_range 8 || return 0

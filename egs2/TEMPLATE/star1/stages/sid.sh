@@ -7,7 +7,7 @@ sid_training() {
     mkdir -p "${expdir}"
     { cut -d' ' -f2 "${raw}/${sid_train}/utt2spk" | sort -u; echo "<unk>"; } > "${expdir}/speakers.txt"
     for set in "${sid_train}" "${sid_valid}"; do cp "${raw}/${set}/utt2spk" "${raw}/${set}/label"; done
-    for system in ${sid_systems}; do
+    for system in ${systems}; do
         dir=${expdir}/sid_${system}
         # shellcheck disable=SC2046,SC2086
         add_job "sid_${system}" "${dir}" train ${python} -m espnet_star cls_train \
@@ -18,7 +18,7 @@ sid_training() {
     done
 }
 sid_each() {  # sid_each COMMAND: with every head, and the test set behind each kind of channel
-    for system in ${sid_systems}; do
+    for system in ${systems}; do
         dir=${expdir}/sid_${system}
         for column in "${columns[@]}"; do "$1"; done
     done
