@@ -26,10 +26,15 @@ def interrupted_once() -> Iterator[None]:
         return
     parent = os.getpid()
 
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        # Nothing goes up from a __del__, such as a data loader's at the end of an epoch, so that
+        # the run would go on. What else cannot be taken down whole, half built, is not told.
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, os.kill, (parent, signal.SIGINT)).start()
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() == parent:
-            # What is interrupted while it is built, such as a loader, cannot be taken down whole.
-            sys.unraisablehook = lambda unraisable: None
+            sys.unraisablehook = lost
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
