@@ -110,4 +110,8 @@ def test_a_rank_says_itself_why_it_ends(capfd):
     with pytest.raises(SystemExit) as stop:
         run_tool("star_x", work)
     assert stop.value.code == 2
-    assert capfd.readouterr().err.splitlines() == ["rank 1: error: the disk is full"]
+    said = capfd.readouterr().err
+    # Some builds of torch log beside it that they end the other rank.
+    assert [line for line in said.splitlines() if "Terminating process" not in line] == [
+        "rank 1: error: the disk is full"
+    ]
