@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from espnet_star.encoders.base import Shape
 from espnet_star.errors import unknown_name
-from espnet_star.losses import gram_forms
+from espnet_star.kernels import gram_forms
+from espnet_star.kernels.gram import gram_objective
 from espnet_star.losses.base import Objective, Stats
-from espnet_star.losses.gram import gram_objective
 from espnet_star.losses.layers import rising
 from espnet_star.outputs import LayerOutputs
 

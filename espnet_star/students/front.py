@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import HubertConfig
 
+from espnet_star.kernels.dropout import Dropout
+from espnet_star.kernels.prepared import convolve_wide, gelu, linear
+from espnet_star.kernels.rows import reduced, row_front, rows_pay
+from espnet_star.kernels.spectral import spectra_pay
 from espnet_star.masked_norm import masked_group_norm
-from espnet_star.students.dropout import Dropout
-from espnet_star.students.prepared import convolve_wide, gelu, linear
-from espnet_star.students.row_front import reduced, row_front, rows_pay
-from espnet_star.students.spectral import spectra_pay
 
 # Parameter names below are those of transformers' HubertModel, so that a state dict
 # is a Hugging Face checkpoint as it stands.

@@ -11,8 +11,8 @@ from transformers import HubertConfig
 
 from espnet_star.encoders.base import Shape, Want, hop_and_field
 from espnet_star.errors import StarError
+from espnet_star.kernels import prepared
 from espnet_star.outputs import LayerOutputs
-from espnet_star.students import prepared
 from espnet_star.students.base import Student
 from espnet_star.students.config import PRESETS, config_options, student_config
 from espnet_star.students.front import FeatureExtractor, FeatureProjection

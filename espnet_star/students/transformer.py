@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import HubertConfig
 
+from espnet_star.kernels.dropout import Dropout, attention_with_dropout, ours_pays
+from espnet_star.kernels.prepared import linear
 from espnet_star.outputs import valid_mask
-from espnet_star.students.dropout import Dropout, attention_with_dropout, ours_pays
 from espnet_star.students.front import PositionalConv
-from espnet_star.students.prepared import linear
 
 # The width of a head must be a multiple of it for the GPU kernels that hold no n-by-n weights.
 GPU_ALIGNMENT = 8

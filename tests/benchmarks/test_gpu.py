@@ -22,7 +22,7 @@ import torch
 from gpu_card import GPUS, known_gpu
 from gpu_run import NOT_COMPILED, Run, attempt
 
-from espnet_star.losses import gram_forms
+from espnet_star.kernels import gram_forms
 from espnet_star.students import front
 from espnet_star.teachers.transformers_encoder import TransformersTeacher
 

@@ -7,8 +7,9 @@ from compared import compare
 
 from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
-from espnet_star.losses import TemporalGramLoss, gram
-from espnet_star.losses.gram_forms import frame_form, width_form
+from espnet_star.kernels import gram
+from espnet_star.kernels.gram_forms import frame_form, width_form
+from espnet_star.losses import TemporalGramLoss
 from espnet_star.outputs import LayerOutputs
 
 SHAPE = Shape(layers=2, width=4)

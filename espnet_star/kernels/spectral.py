@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import nn
 
-from espnet_star.students.traced import traced
+from espnet_star.kernels.predicate import traced
 
 # New frames of a piece, at least. For inference the spectrum is read anew in every call, which
 # counts for clips of a second; in training it is made anew, and longer batches pay for it.

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from espnet_star.students.traced import traced
+from espnet_star.kernels.predicate import traced
 
 # Attention weights computed at once.
 CACHED_WEIGHTS = 2**20

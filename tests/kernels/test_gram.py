@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from espnet_star.losses import gram, gram_forms
-from espnet_star.losses.gram import cheaper_form, gram_objective, groups
+from espnet_star.kernels import gram, gram_forms
+from espnet_star.kernels.gram import cheaper_form, gram_objective, groups
 
 FORMS = [gram_forms.frame_form, gram_forms.width_form]
 

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from espnet_star.students import StarEncoder, front, row_front
-from espnet_star.students.row_front import conv_rows, rows_pay
+from espnet_star.kernels import rows
+from espnet_star.kernels.rows import conv_rows, rows_pay
+from espnet_star.students import StarEncoder, front
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -89,8 +90,8 @@ def assert_close(one, other):
 def test_both_forms_of_the_front_agree(student, run, batch):
     """In values, lengths and every gradient, on unequal utterances with rubbish behind."""
     results = []
-    for rows in (True, False):
-        valid, *shapes = run(rows, *batch)
+    for form in (True, False):
+        valid, *shapes = run(form, *batch)
         torch.manual_seed(1)
         loss = (valid * torch.randn_like(valid)).sum()
         grads = torch.autograd.grad(loss, list(student.feature_extractor.parameters()))
@@ -104,7 +105,7 @@ def test_both_forms_of_the_front_agree(student, run, batch):
 @pytest.mark.parametrize("samples", [400, 401, 719, 720, 20000, 61111])
 def test_pieces_without_gradients_are_seamless(run, samples, monkeypatch):
     """However long the waveform, down to one frame, and wherever a piece ends."""
-    monkeypatch.setattr(row_front, "CACHED_ROWS", 16)
+    monkeypatch.setattr(rows, "CACHED_ROWS", 16)
     speech, lengths = 0.3 * torch.randn(2, samples), torch.tensor([samples, max(400, samples // 2)])
     with torch.no_grad():
         (one, *shapes), (other, *expected) = run(True, speech, lengths), run(False, speech, lengths)

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet_star.students import StarEncoder, front
-from espnet_star.students.spectral import (
+from espnet_star.kernels.spectral import (
     INFERENCE_FRAMES,
     TRAINING_FRAMES,
     convolve_spectrum,
@@ -13,6 +12,7 @@ from espnet_star.students.spectral import (
     spectral,
     spectrum,
 )
+from espnet_star.students import StarEncoder, front
 
 
 def wide_conv(kernel, groups, bias=True, padding=None):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from espnet_star.students import dropout
-from espnet_star.students.dropout import Dropout, attention_with_dropout, keep_mask
+from espnet_star.kernels import dropout
+from espnet_star.kernels.dropout import Dropout, attention_with_dropout, keep_mask
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5])

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from espnet_star.students.spectral import (
+from espnet_star.kernels.predicate import traced
+from espnet_star.kernels.spectral import (
     INFERENCE_FRAMES,
     convolve_spectrum,
     spectral,
     spectrum,
 )
-from espnet_star.students.traced import traced
 
 State = list[tuple[int, int]]
 Parameters = list[dict[str, nn.Parameter | None]]

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from espnet_star.students import prepared
-from espnet_star.students.prepared import gelu
-from espnet_star.students.traced import traced
+from espnet_star.kernels import prepared
+from espnet_star.kernels.predicate import traced
+from espnet_star.kernels.prepared import gelu
 
 # Without gradients the widest layers are computed in pieces that stay in the cache.
 CACHED_LAYERS = 3

@@ -1,0 +1,1 @@
+"""The same numbers as plain torch, faster: one module a form."""
