@@ -17,8 +17,9 @@ import torch
 from gpu_run import Row, Run, Section, precision
 
 from espnet_star.encoders import Shape
-from espnet_star.losses import TemporalGramLoss, gram
-from espnet_star.losses.gram_forms import frame_form, width_form
+from espnet_star.kernels import gram
+from espnet_star.kernels.gram_forms import frame_form, width_form
+from espnet_star.losses import TemporalGramLoss
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
 
 FORMS = {"frames": frame_form, "widths": width_form}

@@ -22,9 +22,9 @@ from harness import arguments, publish
 from espnet_star.analysis.memory import peak_memory
 from espnet_star.analysis.speed import interleaved
 from espnet_star.encoders import Shape
+from espnet_star.kernels.gram import cheaper_form
+from espnet_star.kernels.gram_forms import BLOCK, frame_form
 from espnet_star.losses import TemporalGramLoss
-from espnet_star.losses.gram import cheaper_form
-from espnet_star.losses.gram_forms import BLOCK, frame_form
 from espnet_star.outputs import LayerOutputs
 
 BATCH, STATES, S_WIDTH, T_WIDTH = 2, 13, 432, 768

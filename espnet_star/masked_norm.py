@@ -8,11 +8,11 @@ statistics over valid frames only, so the batch no longer matters.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
+
+from espnet_star import kernels
+from espnet_star.outputs import valid_mask
 
 
 def masked_group_norm(
@@ -56,64 +56,19 @@ def masked_group_norm(
         raise ValueError(f"lengths must lie between 0 and T = {x.shape[2]}, got {sizes}")
     if min(sizes) == x.shape[2] > 1:
         return F.group_norm(x, x.shape[1], weight, bias, eps)
-    return _MaskedGroupNorm.apply(x, sizes, weight, bias, eps)
+    if kernels.pays("group_norm", x):
+        return kernels.norm_utterances(x, sizes, weight, bias, eps)
+    return norm_valid(x, lengths, weight, bias, eps)
 
 
-class _MaskedGroupNorm(torch.autograd.Function):
-    """One utterance after the other through torch's own kernel.
-
-    This activation is the largest of the network. Masked sums over the padded batch
-    need several full-size temporaries, forward and backward; slices need one utterance
-    and run at the speed of the unmasked norm. Plain autograd on slices would write a
-    full-size gradient once for every utterance, hence a function of our own.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        sizes: list[int],
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-        eps: float,
-    ) -> torch.Tensor:
-        channels = x.shape[1]
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        means, rstds = [], []
-        for row, size in enumerate(sizes):
-            out[row, :, size:] = 0
-            if size == 0:  # the kernel refuses it
-                continue
-            piece, mean, rstd = torch.native_group_norm(
-                x[row : row + 1, :, :size].contiguous(),
-                weight, bias, 1, channels, size, channels, eps,
-            )  # fmt: skip
-            out[row, :, :size] = piece[0]
-            means.append(mean)
-            rstds.append(rstd)
-        ctx.save_for_backward(x, weight, *means, *rstds)
-        ctx.sizes = sizes
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, *stats = ctx.saved_tensors
-        means, rstds = iter(stats[: len(stats) // 2]), iter(stats[len(stats) // 2 :])
-        channels = x.shape[1]
-        grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(weight)
-        for row, size in enumerate(ctx.sizes):
-            grad_x[row, :, size:] = 0
-            if size == 0:
-                continue
-            rows = slice(row, row + 1)
-            piece, piece_weight, piece_bias = torch.ops.aten.native_group_norm_backward(
-                grad[rows, :, :size].contiguous(), x[rows, :, :size].contiguous(),
-                next(means), next(rstds), weight, 1, channels, size, channels,
-                [True, True, True],
-            )  # fmt: skip
-            grad_x[row, :, :size] = piece[0]
-            grad_weight += piece_weight
-            grad_bias += piece_bias
-        return grad_x, None, grad_weight, grad_bias, None
+def norm_valid(
+    x: torch.Tensor, lengths: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """The same by its formula, without a look at the lengths."""
+    valid = valid_mask(lengths.to(x.device), x.shape[2])[:, None]
+    count = lengths.to(x.device).clamp(min=1)[:, None, None]
+    mean = torch.where(valid, x, 0.0).sum(dim=2, keepdim=True) / count
+    centred = torch.where(valid, x - mean, 0.0)
+    variance = centred.square().sum(dim=2, keepdim=True) / count
+    out = centred * (variance + eps).rsqrt() * weight[:, None] + bias[:, None]
+    return torch.where(valid, out, 0.0)

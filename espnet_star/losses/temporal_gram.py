@@ -8,11 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from espnet_star import kernels
 from espnet_star.encoders.base import Shape
 from espnet_star.errors import unknown_name
-from espnet_star.losses import gram_forms
 from espnet_star.losses.base import Objective, Stats
-from espnet_star.losses.gram import gram_objective
 from espnet_star.losses.layers import rising
 from espnet_star.outputs import LayerOutputs
 
@@ -114,17 +113,20 @@ class TemporalGramLoss(Objective):
             if self.scope == "batch":
                 s_states, t_states = join(s_states, student.mask()), join(t_states, teacher.mask())
                 lengths = lengths.sum(dim=0, keepdim=True)
-            value, terms = gram_objective(
-                s_states, t_states, lengths, self.layerwise_weight, self.intralayer_weight
-            )
-        return value, {"layerwise": terms[0], "intralayer": terms[1]}
+            weights = self.layerwise_weight, self.intralayer_weight
+            if kernels.pays("gram", s_states[0]):
+                value, terms = kernels.gram_objective(s_states, t_states, lengths, *weights)
+            else:
+                terms = gram_terms(s_states, t_states, lengths)
+                value = weights[0] * terms[0] + weights[1] * terms[1]
+        return value, {"layerwise": terms[0].detach(), "intralayer": terms[1].detach()}
 
     def _prepare(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
         """States in at least float32, normalised if asked, zero on padding if it is read."""
         prepared = []
         for state in states:
             wide = state if state.dtype == torch.float64 else state.float()
-            if self.normalized or not gram_forms.in_pieces(wide):
+            if self.normalized or not kernels.in_pieces(wide):
                 # where, not a product: whatever stands in padding, NaN included, must go. It
                 # goes first, since a LayerNorm's gradient would spread it; zeros stay zeros.
                 wide = torch.where(mask[..., None], wide, 0.0)
@@ -133,6 +135,23 @@ class TemporalGramLoss(Objective):
                 wide = F.layer_norm(wide, (width,)) / width**0.5
             prepared.append(wide)
         return prepared
+
+
+def gram_terms(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], lengths: torch.Tensor
+) -> torch.Tensor:
+    """Both means of the formula, ``(2,)``, of states ``(B, N, D)`` that are zero on padding."""
+    pairs = lengths.clamp(min=1).square().to(student[0].device)
+
+    def mean(step: int) -> torch.Tensor:
+        """Of ``F_l`` with itself (step 0) or with the layer below it (step 1)."""
+        gaps = [
+            teacher[layer - step] @ teacher[layer].mT - student[layer - step] @ student[layer].mT
+            for layer in range(1, len(student))
+        ]
+        return torch.stack([gap.square().sum(dim=(1, 2)) / pairs for gap in gaps]).mean()
+
+    return torch.stack([mean(0), mean(1)])
 
 
 def join(states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:

@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import HubertConfig
 
+from espnet_star import kernels
 from espnet_star.masked_norm import masked_group_norm
-from espnet_star.students.dropout import Dropout
-from espnet_star.students.prepared import convolve_wide, gelu, linear
-from espnet_star.students.row_front import reduced, row_front, rows_pay
-from espnet_star.students.spectral import spectra_pay
+from espnet_star.outputs import frame_count
+from espnet_star.students.layers import Dropout, Linear
 
 # Parameter names below are those of transformers' HubertModel, so that a state dict
 # is a Hugging Face checkpoint as it stands.
@@ -39,7 +38,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Args: features ``(B, C, T)`` and valid steps ``(B,)``; both come back reduced."""
-        lengths = reduced(lengths, self.conv)
+        lengths = frame_count(lengths, self.conv.stride[0], self.conv.kernel_size[0])
         x = self.conv(x)
         if isinstance(self.layer_norm, nn.GroupNorm):
             norm = self.layer_norm
@@ -62,8 +61,8 @@ class FeatureExtractor(nn.Module):
         self, speech: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames and the valid number of them for each utterance."""
-        if rows_pay(speech):
-            return row_front(list(self.conv_layers), speech, lengths)
+        if kernels.pays("front", speech):
+            return kernels.row_front(list(self.conv_layers), speech, lengths)
         x = speech[:, None, :]
         for block in self.conv_layers:
             x, lengths = block(x, lengths)
@@ -79,15 +78,12 @@ class FeatureProjection(nn.Module):
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.projection: nn.Module = nn.Identity()
         if not config.identity_projection:
-            self.projection = nn.Linear(width, config.hidden_size)
+            self.projection = Linear(width, config.hidden_size)
         self.dropout = Dropout(config.feat_proj_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, N, C) -> (B, N, D)``."""
-        x = self.layer_norm(x)
-        if isinstance(self.projection, nn.Linear):
-            x = linear(self.projection, x)
-        return self.dropout(x)
+        return self.dropout(self.projection(self.layer_norm(x)))
 
 
 class PositionalConv(nn.Module):
@@ -110,7 +106,7 @@ class PositionalConv(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Same shape; an even kernel gives one frame too many, which is cut."""
-        frames = x.shape[1]
-        if spectra_pay(x):
-            return gelu(convolve_wide(self.conv, x)[:, :frames])
-        return F.gelu(self.conv(x.transpose(1, 2))[:, :, :frames]).transpose(1, 2)
+        if kernels.pays("positions", x):
+            return kernels.embed_positions(self.conv, x)
+        out = self.conv(x.transpose(1, 2))[:, :, : x.shape[1]]
+        return F.gelu(out).transpose(1, 2)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import HubertConfig
 
+from espnet_star import kernels
 from espnet_star.encoders.base import Shape, Want, hop_and_field
 from espnet_star.errors import StarError
 from espnet_star.outputs import LayerOutputs
-from espnet_star.students import prepared
 from espnet_star.students.base import Student
 from espnet_star.students.config import PRESETS, config_options, student_config
 from espnet_star.students.front import FeatureExtractor, FeatureProjection
@@ -99,14 +99,13 @@ class StarEncoder(Student):
         happens where torch lacks the kernels. Call it again after changing weights;
         ``train()`` undoes it.
         """
-        if prepared.available():
-            prepared.prepare(self.modules())
+        kernels.prepare(self.modules())
         return self
 
     def train(self, mode: bool = True) -> StarEncoder:
         """Switch to training, where prepared weights would go stale, or to eval mode."""
         if mode:
-            prepared.discard(self.modules())
+            kernels.discard(self.modules())
         return super().train(mode)
 
     def extract(

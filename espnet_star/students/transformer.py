@@ -7,46 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import HubertConfig
 
+from espnet_star import kernels
 from espnet_star.outputs import valid_mask
-from espnet_star.students.dropout import Dropout, attention_with_dropout, ours_pays
 from espnet_star.students.front import PositionalConv
-from espnet_star.students.prepared import linear
-
-# The width of a head must be a multiple of it for the GPU kernels that hold no n-by-n weights.
-GPU_ALIGNMENT = 8
-
-
-def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float
-) -> torch.Tensor:
-    """Scaled dot-product attention by torch's kernels.
-
-    On a GPU heads are filled up with zeros, which change nothing: with the published student's
-    54 channels a head torch would fall back to the form that keeps all n-by-n weights.
-
-    Args:
-        q: Queries ``(B, H, N, E)``.
-        k: Keys, same shape.
-        v: Values, same shape.
-        mask: ``(B, 1, 1, N)``, true on valid keys; None if all are.
-        dropout: Probability of dropping a weight.
-
-    Returns:
-        ``(B, H, N, E)``.
-    """
-    width, extra = q.shape[3], channels_to_fill(q)
-    if not extra:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-    q, k, v = (F.pad(x, (0, extra)) for x in (q, k, v))
-    mixed = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, scale=width**-0.5
-    )
-    return mixed[..., :width]
-
-
-def channels_to_fill(q: torch.Tensor) -> int:
-    """Zeros that a head lacks for a GPU's kernels; none elsewhere."""
-    return -q.shape[3] % GPU_ALIGNMENT if q.is_cuda else 0
+from espnet_star.students.layers import Dropout, Linear
 
 
 class SelfAttention(nn.Module):
@@ -57,10 +21,10 @@ class SelfAttention(nn.Module):
         width = config.hidden_size
         self.heads = config.num_attention_heads
         self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(
         self, x: torch.Tensor, mask: torch.Tensor | None, maps: bool
@@ -78,24 +42,19 @@ class SelfAttention(nn.Module):
         batch, frames, width = x.shape
         shape = (batch, frames, self.heads, width // self.heads)
         q, k, v = (
-            linear(proj, x).view(shape).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            proj(x).view(shape).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         dropout = self.dropout if self.training else 0.0
-        weights = None
-        if not maps and ours_pays(x, dropout):
-            sizes = [frames] * batch if mask is None else mask.sum(dim=3).flatten().tolist()
-            mixed = attention_with_dropout(q, k, v, sizes, dropout)
-        elif maps:
-            scores = torch.matmul(q, k.transpose(2, 3)) * shape[-1] ** -0.5
+        if not maps and kernels.pays("attention", q):
+            mixed, weights = kernels.attend(q, k, v, mask, dropout), None
+        else:
+            scores = q @ k.transpose(2, 3) * shape[-1] ** -0.5
             if mask is not None:
                 scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
             weights = scores.softmax(dim=-1)
-            mixed = torch.matmul(F.dropout(weights, dropout), v)
-        else:
-            mixed = attend(q, k, v, mask, dropout)
+            mixed = F.dropout(weights, dropout) @ v
         mixed = mixed.transpose(1, 2).reshape(batch, frames, width)
-        return linear(self.out_proj, mixed), weights
+        return self.out_proj(mixed), weights if maps else None
 
 
 class FeedForward(nn.Module):
@@ -104,14 +63,17 @@ class FeedForward(nn.Module):
     def __init__(self, config: HubertConfig):
         super().__init__()
         self.intermediate_dropout = Dropout(config.activation_dropout)
-        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.intermediate_dense = Linear(config.hidden_size, config.intermediate_size)
+        self.output_dense = Linear(config.intermediate_size, config.hidden_size)
         self.output_dropout = Dropout(config.hidden_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, N, D) -> (B, N, D)``."""
-        x = self.intermediate_dropout(linear(self.intermediate_dense, x, activate=True))
-        return self.output_dropout(linear(self.output_dense, x))
+        if kernels.pays("gelu", x):
+            x = kernels.linear_gelu(self.intermediate_dense, x)
+        else:
+            x = F.gelu(self.intermediate_dense(x))
+        return self.output_dropout(self.output_dense(self.intermediate_dropout(x)))
 
 
 class EncoderLayer(nn.Module):
@@ -164,9 +126,14 @@ class Transformer(nn.Module):
             ``L + 1`` states ``(B, N, D)`` and ``L`` maps or None. In the pre-norm
             layout they are the residual stream, before the final LayerNorm.
         """
-        valid = valid_mask(lengths, x.shape[1])
         padded = bool((lengths < x.shape[1]).any())
-        if padded:
+        return self.states(x, valid_mask(lengths, x.shape[1]) if padded else None, maps)
+
+    def states(
+        self, x: torch.Tensor, valid: torch.Tensor | None, maps: bool = False
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
+        """The same by a mask ``(B, N)``, true on valid frames; None if all are."""
+        if valid is not None:
             # The positional convolution must see silence past the end, not leftovers.
             # Filled, not multiplied: a LayerNorm front may have left NaN there.
             x = x.masked_fill(~valid[..., None], 0.0)
@@ -175,7 +142,7 @@ class Transformer(nn.Module):
             x = self.layer_norm(x)
         states, weights = [x], []
         x = self.dropout(x)
-        mask = valid[:, None, None, :] if padded else None
+        mask = None if valid is None else valid[:, None, None]
         for layer in self.layers:
             x, attention = layer(x, mask, maps)
             states.append(x)

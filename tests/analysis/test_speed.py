@@ -15,7 +15,8 @@ from espnet_star.analysis.speed import (
     rtf_key,
 )
 from espnet_star.analysis.subjects import find_subjects
-from espnet_star.students import StarEncoder, prepared
+from espnet_star.kernels import prepared
+from espnet_star.students import StarEncoder
 
 
 def test_sides_take_turns_in_alternating_order():

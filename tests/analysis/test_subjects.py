@@ -12,8 +12,9 @@ from espnet_star.analysis.profile import profile
 from espnet_star.analysis.subjects import SHAPES, find_subject, find_subjects, run
 from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
+from espnet_star.kernels import prepared
 from espnet_star.outputs import LayerOutputs
-from espnet_star.students import StarEncoder, prepared
+from espnet_star.students import StarEncoder
 from espnet_star.teachers import TEACHERS
 from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.whisper import WhisperTeacher

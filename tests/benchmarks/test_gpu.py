@@ -22,7 +22,8 @@ import torch
 from gpu_card import GPUS, known_gpu
 from gpu_run import NOT_COMPILED, Run, attempt
 
-from espnet_star.losses import gram_forms
+from espnet_star.kernels import gram_forms
+from espnet_star.kernels.predicate import FORMS, NOWHERE
 from espnet_star.students import front
 from espnet_star.teachers.transformers_encoder import TransformersTeacher
 
@@ -105,7 +106,7 @@ FAULTS = {
 
 def test_the_objective_as_a_gpu_computes_it(run, monkeypatch):
     """The batch as a whole, padding zeroed first; fails if rubbish past an end is read."""
-    monkeypatch.setattr(gram_forms, "in_pieces", lambda _: False)
+    monkeypatch.setitem(FORMS, "gram_pieces", NOWHERE)
     assert {row["verdict"] for row in gpu_correct.objective(run)} == {"ok"}
 
 
@@ -114,7 +115,7 @@ def test_a_fault_is_seen(fault, run, monkeypatch):
     """Of one percent, of padding that is heard, or NaN."""
     place, name, wrong, where = FAULTS[fault]
     part = gpu_correct.encoders if fault in ("padding", "nan") else gpu_correct.objective
-    monkeypatch.setattr(front, "rows_pay", lambda _: False)  # the front of GPUs
+    monkeypatch.setitem(FORMS, "front", NOWHERE)  # the front of GPUs
     assert {row["verdict"] for row in part(run)} == {"ok"}
     if fault == "gradient":
         monkeypatch.setattr(place, "__init__", _wrong_term)

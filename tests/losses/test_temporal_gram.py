@@ -7,18 +7,23 @@ from compared import compare
 
 from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
-from espnet_star.losses import TemporalGramLoss, gram
-from espnet_star.losses.gram_forms import frame_form, width_form
+from espnet_star.kernels import gram
+from espnet_star.kernels.gram_forms import frame_form, width_form
+from espnet_star.kernels.predicate import FORMS, NOWHERE
+from espnet_star.losses import TemporalGramLoss
 from espnet_star.outputs import LayerOutputs
 
 SHAPE = Shape(layers=2, width=4)
-FORMS = {"frames": frame_form, "widths": width_form}
+FAST = {"frames": frame_form, "widths": width_form}
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=["formula", *FAST])
 def form(request, monkeypatch):
-    """Both ways of computing the objective, whatever the shapes would choose."""
-    monkeypatch.setattr(gram, "cheaper_form", lambda *_: FORMS[request.param])
+    """The formula, and both ways of computing it faster, whatever the shapes would choose."""
+    if request.param == "formula":
+        monkeypatch.setitem(FORMS, "gram", NOWHERE)
+    else:
+        monkeypatch.setattr(gram, "cheaper_form", lambda *_: FAST[request.param])
 
 
 def outputs(states, lengths, dtype=None):

@@ -24,33 +24,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from espnet_star.students import prepared
-from espnet_star.students.prepared import gelu
-from espnet_star.students.traced import traced
+from espnet_star.kernels import prepared
+from espnet_star.kernels.norms import folded_norm
+from espnet_star.kernels.prepared import gelu
+from espnet_star.outputs import frame_count
 
 # Without gradients the widest layers are computed in pieces that stay in the cache.
 CACHED_LAYERS = 3
 CACHED_ROWS = 512
-
-
-def rows_pay(speech: torch.Tensor) -> bool:
-    """Whether to use this form: in float32 on CPUs, and not while a graph is traced.
-
-    Args:
-        speech: The waveforms; only their device and type matter.
-    """
-    return (
-        speech.device.type == "cpu"
-        and speech.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not traced()
-    )
-
-
-def reduced(lengths: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
-    """Valid steps after a convolution, of those before it."""
-    kernel, stride = conv.kernel_size[0], conv.stride[0]
-    return (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
 
 
 def row_front(
@@ -69,9 +50,9 @@ def row_front(
         Frames ``(B, N, C)`` and the valid number of them for each utterance.
     """
     total = torch.tensor([speech.shape[1]])
-    first = reduced(lengths, blocks[0].conv)
+    first = _reduced(lengths, blocks[0].conv)
     for block in blocks:
-        total, lengths = reduced(total, block.conv), reduced(lengths, block.conv)
+        total, lengths = _reduced(total, block.conv), _reduced(lengths, block.conv)
     windows = _windows(speech, blocks)
     weight, bias = _first_affine(blocks[0], windows, first)
     if _by_product():
@@ -82,6 +63,11 @@ def row_front(
     for block in blocks[done:]:
         x = _block(block, x)
     return x[:, : int(total)], lengths
+
+
+def _reduced(lengths: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
+    """Valid steps after a convolution, of those before it."""
+    return frame_count(lengths, conv.stride[0], conv.kernel_size[0])
 
 
 def _windows(speech: torch.Tensor, blocks: Sequence[Any]) -> torch.Tensor:
@@ -114,21 +100,7 @@ def _first_affine(
     if not isinstance(norm, nn.GroupNorm):
         flat = taps.new_zeros(len(taps)) if bias is None else bias
         return taps.t().expand(batch, -1, -1), flat.expand(batch, 1, -1)
-    # In float64: neighbouring samples are so much alike that a tap which takes their
-    # difference has little variance left, the rest of large terms that cancel.
-    valid = torch.arange(windows.shape[1])[None, :, None] < lengths[:, None, None]
-    count = lengths.clamp(min=1)[:, None, None]
-    wide = windows.double()
-    mean = torch.where(valid, wide, 0.0).sum(dim=1, keepdim=True) / count
-    centred = torch.where(valid, wide - mean, 0.0)
-    covariance = centred.transpose(1, 2) @ centred / count
-    wide_taps = taps.double()
-    variance = ((wide_taps @ covariance) * wide_taps).sum(dim=2)  # (B, C)
-    scale = norm.weight * (variance + norm.eps).rsqrt()
-    # A bias of the convolution moves the mean too, and cancels.
-    offset = norm.bias - (mean @ wide_taps.t())[:, 0] * scale
-    weight = (wide_taps * scale[..., None]).transpose(1, 2)
-    return weight.to(taps.dtype), offset[:, None].to(taps.dtype)
+    return folded_norm(taps, norm, windows, lengths)
 
 
 def _block(block: Any, x: torch.Tensor) -> torch.Tensor:

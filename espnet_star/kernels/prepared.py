@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from espnet_star.students.spectral import (
+from espnet_star.kernels.predicate import pays
+from espnet_star.kernels.spectral import (
     INFERENCE_FRAMES,
     convolve_spectrum,
     spectral,
     spectrum,
 )
-from espnet_star.students.traced import traced
 
 State = list[tuple[int, int]]
 Parameters = list[dict[str, nn.Parameter | None]]
@@ -55,11 +55,16 @@ def available() -> bool:
 
 @torch.no_grad()
 def prepare(modules: Iterable[nn.Module]) -> None:
-    """Prepare the linear maps and convolutions among modules in float32 on a CPU."""
+    """Prepare the linear maps and convolutions among modules in float32 on a CPU.
+
+    Nothing happens where torch lacks the kernels.
+    """
+    if not available():
+        return
     for module in modules:
         if any(not _plain(parameter) for parameter in module.parameters()):
             continue
-        if type(module) is nn.Linear:
+        if isinstance(module, nn.Linear):
             weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
         elif isinstance(module, nn.Conv1d):
             weight = _convolution_weight(module)
@@ -97,23 +102,21 @@ def discard(modules: Iterable[nn.Module]) -> None:
 
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """GELU of what nobody else needs: in place without gradients."""
-    plain = torch.is_grad_enabled() or traced()
-    return F.gelu(x) if plain else torch.ops.aten.gelu_(x)
+    return torch.ops.aten.gelu_(x) if pays("gelu", x) else F.gelu(x)
 
 
-def linear(module: nn.Linear, x: torch.Tensor, activate: bool = False) -> torch.Tensor:
-    """``module(x)``, by the prepared weight if there is one.
-
-    Args:
-        module: The map.
-        x: ``(..., D)``.
-        activate: Whether GELU follows, which oneDNN does on the way.
-    """
+def linear(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """``module(x)`` of ``(..., D)``, by the prepared weight if there is one."""
     weight = _current(module, x)
     if weight is None:
-        out = module(x)
-        return gelu(out) if activate else out
-    return _linear(x, weight, module.bias, activate)
+        return F.linear(x, module.weight, module.bias)
+    return _linear(x, weight, module.bias, activate=False)
+
+
+def linear_gelu(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """``gelu(module(x))`` of ``(..., D)``; oneDNN does it on the way, by a prepared weight."""
+    weight = _current(module, x)
+    return gelu(module(x)) if weight is None else _linear(x, weight, module.bias, activate=True)
 
 
 def _linear(
@@ -144,7 +147,7 @@ def convolve(module: nn.Conv1d, x: torch.Tensor, activate: bool = False) -> torc
     image = x[:, None].permute(0, 3, 1, 2)
     weight = _lines(module.weight) if weight is None else weight
     stride = (1, module.stride[0])
-    if activate and available() and _plain(x) and not torch.is_autocast_enabled("cpu"):
+    if activate and available() and pays("prepared", x):
         geometry = ((0, 0), stride, (1, 1), module.groups)
         out = torch.ops.mkldnn._convolution_pointwise(
             image, weight, module.bias, *geometry, "gelu", [], "none"
@@ -155,19 +158,19 @@ def convolve(module: nn.Conv1d, x: torch.Tensor, activate: bool = False) -> torc
     return out.permute(0, 2, 3, 1)[:, 0]
 
 
-def convolve_wide(module: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
-    """The positional convolution by its spectrum, ``(B, N, D)`` to ``(B, N', D)``."""
+def embed_positions(module: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """GELU of the positional convolution by its spectrum, ``(B, N, D)`` to the same shape."""
     taps = _current(module, x)
-    return convolve_spectrum(x, spectrum(module) if taps is None else taps, module)
+    out = convolve_spectrum(x, spectrum(module) if taps is None else taps, module)
+    return gelu(out[:, : x.shape[1]])
 
 
 def _current(module: nn.Module, x: torch.Tensor) -> torch.Tensor | None:
     """The prepared weight where it may be used and is still right."""
     entry = _PREPARED.get(module)
-    if entry is None or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+    if entry is None or not pays("prepared", x) or entry.state != _state(entry.parameters):
         return None
-    fits = _plain(x) and not traced() and entry.state == _state(entry.parameters)
-    return entry.weight if fits else None
+    return entry.weight
 
 
 def _plain(x: torch.Tensor) -> bool:

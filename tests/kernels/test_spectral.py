@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from espnet_star.students import StarEncoder, front
-from espnet_star.students.spectral import (
+from espnet_star.kernels.predicate import FORMS, NOWHERE, pays
+from espnet_star.kernels.spectral import (
     INFERENCE_FRAMES,
     TRAINING_FRAMES,
     convolve_spectrum,
-    spectra_pay,
     spectral,
     spectrum,
 )
+from espnet_star.students import StarEncoder
 
 
 def wide_conv(kernel, groups, bias=True, padding=None):
@@ -73,18 +73,19 @@ def test_the_student_convolves_alike_in_both_forms(tiny_options, batch, monkeypa
     """With the weight norm's gradients as well."""
     student = StarEncoder(**tiny_options).double().eval()
     speech, lengths = batch
-    used = []
 
-    def run(pays):
-        monkeypatch.setattr(front, "spectra_pay", lambda x: used.append(x) or pays)
+    def run():
         outputs = student.encode(speech.double(), lengths)
         state = outputs.hidden_states[0][outputs.mask()]
         parameters = student.encoder.pos_conv_embed.parameters()
         found = torch.autograd.grad(state.exp().sum(), list(parameters))
         return [state, *found]
 
-    for one, other in zip(run(True), run(False), strict=True):
+    found = run()
+    monkeypatch.setitem(FORMS, "positions", NOWHERE)
+    for one, other in zip(found, run(), strict=True):
         torch.testing.assert_close(one, other)
-    assert len(used) == 2
-    assert spectra_pay(speech)
-    assert not spectra_pay(torch.empty(1, device="meta"))
+    assert not found[0].equal(run()[0])  # rounding shows that there were two
+    monkeypatch.undo()
+    assert pays("positions", speech)
+    assert not pays("positions", torch.empty(1, device="meta"))

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from espnet_star.losses import gram, gram_forms
-from espnet_star.losses.gram import cheaper_form, gram_objective, groups
+from espnet_star.kernels import gram, gram_forms
+from espnet_star.kernels.gram import cheaper_form, gram_objective, groups
+from espnet_star.kernels.predicate import FORMS, NOWHERE
 
-FORMS = [gram_forms.frame_form, gram_forms.width_form]
+BOTH = [gram_forms.frame_form, gram_forms.width_form]
 
 
 def states(layers, lengths, width, seed, scale=1.0):
@@ -54,7 +55,7 @@ CASES = [  # layers, lengths, student's width, teacher's width
 ]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", BOTH)
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 @pytest.mark.parametrize(("layers", "lengths", "s_width", "t_width"), CASES)
 def test_float32_agrees_with_float64(form, scale, layers, lengths, s_width, t_width, monkeypatch):
@@ -69,7 +70,7 @@ def test_float32_agrees_with_float64(form, scale, layers, lengths, s_width, t_wi
     assert gap(found_gradient, gradient) < 1e-5
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", BOTH)
 @pytest.mark.parametrize("s_width", [24, 40])
 @pytest.mark.parametrize("remains", [1e-2, 1e-4, 1e-6])
 def test_close_to_convergence(form, s_width, remains, monkeypatch):
@@ -102,7 +103,7 @@ def test_any_number_of_layers_at_once(cells, monkeypatch):
     monkeypatch.setattr(gram_forms, "FRAME_CELLS", cells)
     monkeypatch.setattr(gram, "FRAME_CELLS", cells)
     terms, gradient = reference(student, teacher, lengths)
-    _, found, found_gradient = ours(FORMS[0], student, teacher, lengths, monkeypatch=monkeypatch)
+    _, found, found_gradient = ours(BOTH[0], student, teacher, lengths, monkeypatch=monkeypatch)
     assert found == pytest.approx(terms, rel=1e-5)
     assert gap(found_gradient, gradient) < 1e-5
 
@@ -148,10 +149,10 @@ def test_a_padded_batch_as_one_agrees(cells, monkeypatch):
             for row, n in enumerate(lengths):
                 state[row, n:] = 0
     terms, gradient = reference(student, teacher, lengths)
-    monkeypatch.setattr(gram_forms, "in_pieces", lambda _: False)
+    monkeypatch.setitem(FORMS, "gram_pieces", NOWHERE)
     monkeypatch.setattr(gram_forms, "GPU_FRAME_CELLS", cells)
     assert list(groups(torch.tensor(lengths), student[0])) == [(slice(0, 3), 30)]
-    for form in FORMS:
+    for form in BOTH:
         _, found, found_gradient = ours(form, student, teacher, lengths, monkeypatch=monkeypatch)
         assert found == pytest.approx(terms, rel=1e-5)
         assert gap(found_gradient, gradient) < 1e-5

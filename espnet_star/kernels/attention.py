@@ -1,11 +1,7 @@
-"""Dropout for training on CPUs: cheaper random numbers, a byte an element kept.
+"""Attention that never keeps its n-by-n weights.
 
-torch draws a Bernoulli number an element and keeps the mask in the type of the activations:
-on 2 cores that was an eighth of a training step of starhubert. Here one 64-bit draw of
-torch's generator decides on four elements, so seeds and resumed runs work as ever, and a
-mask takes a byte an element. Attention never keeps its n-by-n weights: they are computed
-again in the backward pass, a few heads at a time, in the processor's cache. Elsewhere
-torch's own operations are used.
+Where torch's kernels would, with dropout on a CPU, the weights are computed again in the
+backward pass, a few heads at a time, in the processor's cache.
 """
 
 from __future__ import annotations
@@ -14,58 +10,54 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from espnet_star.students.traced import traced
+from espnet_star.kernels.dropout import keep_mask, scaled
+from espnet_star.kernels.predicate import pays
 
+# The width of a head must be a multiple of it for the GPU kernels that hold no n-by-n weights.
+GPU_ALIGNMENT = 8
 # Attention weights computed at once.
 CACHED_WEIGHTS = 2**20
 
 
-def ours_pays(x: torch.Tensor, p: float) -> bool:
-    """Whether to drop by this module's functions: on CPUs, and not while a graph is traced."""
-    return 0 < p < 1 and x.device.type == "cpu" and not traced()
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float
+) -> torch.Tensor:
+    """Scaled dot-product attention that keeps no n-by-n weights.
 
-
-def keep_mask(shape: tuple[int, ...], p: float) -> torch.Tensor:
-    """1 and, with probability p (to 1 in 65536), 0, from torch's default generator; uint8.
+    By torch's kernels, but for weights that are dropped on a CPU. On a GPU heads are filled up
+    with zeros, which change nothing: with the published student's 54 channels a head torch
+    would fall back to the form that keeps all n-by-n weights.
 
     Args:
-        shape: Of the mask.
-        p: Probability of dropping an element, between 0 and 1.
+        q: Queries ``(B, H, N, E)``.
+        k: Keys, same shape.
+        v: Values, same shape.
+        mask: ``(B, 1, 1, N)``, true on valid keys; None if all are.
+        dropout: Probability of dropping a weight.
+
+    Returns:
+        ``(B, H, N, E)``.
     """
-    size = int(torch.Size(shape).numel())
-    words = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None)
-    # By way of float32: torch compares into, and converts, booleans without vector instructions.
-    kept = torch.empty(size)
-    torch.ge(words.view(torch.int16)[:size], round(p * 2**16) - 2**15, out=kept)
-    return kept.to(torch.uint8).view(shape)
+    if 0 < dropout < 1 and pays("dropout", q):
+        batch, _, frames, _ = q.shape
+        sizes = [frames] * batch if mask is None else mask.sum(dim=3).flatten().tolist()
+        return attention_with_dropout(q, k, v, sizes, dropout)
+    width, extra = q.shape[3], channels_to_fill(q)
+    if not extra:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    q, k, v = (F.pad(x, (0, extra)) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, scale=width**-0.5
+    )
+    return mixed[..., :width]
 
 
-class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, faster on CPUs."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape to the same."""
-        if self.training and ours_pays(x, self.p):
-            return _Dropout.apply(x, self.p)
-        return super().forward(x)
-
-
-class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, p: float) -> torch.Tensor:
-        keep = keep_mask(tuple(x.shape), p)
-        ctx.save_for_backward(keep)
-        ctx.p = p
-        return _drop(x, keep, p)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return _drop(grad, keep, ctx.p), None
+def channels_to_fill(q: torch.Tensor) -> int:
+    """Zeros that a head lacks for a GPU's kernels; none elsewhere."""
+    return -q.shape[3] % GPU_ALIGNMENT if q.is_cuda else 0
 
 
 def attention_with_dropout(
@@ -103,7 +95,7 @@ class _Attention(torch.autograd.Function):
             for part in _parts(lengths, q.shape[1]):
                 weights = _weights(q[part], k[part])
                 keep = keep_mask(tuple(weights.shape), p)
-                out[part] = torch.bmm(_drop(weights, keep, p), v[part])
+                out[part] = torch.bmm(scaled(weights, keep, p), v[part])
                 masks.append(keep)
         ctx.save_for_backward(q, k, v, *masks)
         ctx.lengths, ctx.p = lengths, p
@@ -117,8 +109,8 @@ class _Attention(torch.autograd.Function):
         for part, keep in zip(_parts(ctx.lengths, q.shape[1]), masks, strict=True):
             weights = _weights(q[part], k[part])
             grad_part = grad[part].contiguous()
-            grads[2][part] = torch.bmm(_drop(weights, keep, ctx.p).mT, grad_part)
-            slope = _drop(torch.bmm(grad_part, v[part].mT), keep, ctx.p)
+            grads[2][part] = torch.bmm(scaled(weights, keep, ctx.p).mT, grad_part)
+            slope = scaled(torch.bmm(grad_part, v[part].mT), keep, ctx.p)
             # The softmax's gradient, then that of the scaled product.
             slope = slope.sub_((slope * weights).sum(dim=2, keepdim=True)).mul_(weights)
             slope.mul_(q.shape[3] ** -0.5)
@@ -139,8 +131,3 @@ def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """Attention weights ``(heads, n, n)`` of queries and keys ``(heads, n, E)``."""
     scores = torch.bmm(q * q.shape[2] ** -0.5, k.mT)
     return torch.softmax(scores, dim=-1)
-
-
-def _drop(x: torch.Tensor, keep: torch.Tensor, p: float) -> torch.Tensor:
-    """Elements to keep, scaled up; zero for the others."""
-    return keep.to(x.dtype).mul_(1 / (1 - p)).mul_(x)

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from espnet_star.students import StarEncoder, front, row_front
-from espnet_star.students.row_front import conv_rows, rows_pay
+from espnet_star.kernels import rows
+from espnet_star.kernels.predicate import FORMS, NOWHERE, pays
+from espnet_star.kernels.rows import conv_rows
+from espnet_star.students import StarEncoder
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -72,8 +74,10 @@ def student(request, tiny_options):
 def run(student, monkeypatch):
     """Valid frames and lengths by rows, or by convolutions."""
 
+    used = FORMS["front"]
+
     def call(rows, speech, lengths):
-        monkeypatch.setattr(front, "rows_pay", lambda _: rows)
+        monkeypatch.setitem(FORMS, "front", used if rows else NOWHERE)
         frames, frame_lengths = student.feature_extractor(speech, lengths)
         mask = torch.arange(frames.shape[1]) < frame_lengths[:, None]
         return frames[mask], frames.shape, frame_lengths
@@ -89,8 +93,8 @@ def assert_close(one, other):
 def test_both_forms_of_the_front_agree(student, run, batch):
     """In values, lengths and every gradient, on unequal utterances with rubbish behind."""
     results = []
-    for rows in (True, False):
-        valid, *shapes = run(rows, *batch)
+    for form in (True, False):
+        valid, *shapes = run(form, *batch)
         torch.manual_seed(1)
         loss = (valid * torch.randn_like(valid)).sum()
         grads = torch.autograd.grad(loss, list(student.feature_extractor.parameters()))
@@ -104,7 +108,7 @@ def test_both_forms_of_the_front_agree(student, run, batch):
 @pytest.mark.parametrize("samples", [400, 401, 719, 720, 20000, 61111])
 def test_pieces_without_gradients_are_seamless(run, samples, monkeypatch):
     """However long the waveform, down to one frame, and wherever a piece ends."""
-    monkeypatch.setattr(row_front, "CACHED_ROWS", 16)
+    monkeypatch.setattr(rows, "CACHED_ROWS", 16)
     speech, lengths = 0.3 * torch.randn(2, samples), torch.tensor([samples, max(400, samples // 2)])
     with torch.no_grad():
         (one, *shapes), (other, *expected) = run(True, speech, lengths), run(False, speech, lengths)
@@ -122,7 +126,7 @@ def test_a_torch_without_onednn_runs_too(run, monkeypatch):
     assert_close(one, other)
 
 
-def test_the_folded_norm_survives_smooth_loud_and_offset_speech(tiny_options, monkeypatch):
+def test_the_folded_norm_survives_smooth_loud_and_offset_speech(tiny_options):
     """Neighbouring samples alike: the variance of a difference cancels in float32."""
     student = StarEncoder(**tiny_options)
     time = torch.arange(16000) / 16000
@@ -131,7 +135,6 @@ def test_the_folded_norm_survives_smooth_loud_and_offset_speech(tiny_options, mo
     with torch.no_grad():
         student.feature_extractor.conv_layers[0].conv.weight[0] = torch.tensor([1.0, -1.0] * 5)
         exact = student.double().feature_extractor(speech.double(), lengths)[0]
-        monkeypatch.setattr(front, "rows_pay", lambda _: True)
         found = student.float().feature_extractor(speech, lengths)[0]
     assert_close(found, exact.float())
 
@@ -139,10 +142,10 @@ def test_the_folded_norm_survives_smooth_loud_and_offset_speech(tiny_options, mo
 def test_only_float32_on_cpus_takes_the_rows():
     """GPUs have convolutions of their own, bfloat16 is not faster this way."""
     speech = torch.zeros(1, 400)
-    assert rows_pay(speech)
-    assert not rows_pay(speech.to("meta"))
+    assert pays("front", speech)
+    assert not pays("front", speech.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not rows_pay(speech)
+        assert not pays("front", speech)
 
 
 def test_second_derivatives_are_refused():

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from espnet_star.kernels.predicate import pays
+
 # Entries of n-by-n matrices held at once: what stays in a processor's cache, and what gives
 # all of a GPU something to do.
 FRAME_CELLS, GPU_FRAME_CELLS = 2**19, 2**24
@@ -29,11 +31,11 @@ CANCELLED = 1e-3
 
 
 def in_pieces(x: torch.Tensor) -> bool:
-    """Whether to compute piece by piece, in a processor's cache: on CPUs.
+    """Whether to compute piece by piece, reading valid frames only.
 
     On a GPU a piece would keep a few of its multiprocessors busy and wait for its launch.
     """
-    return x.device.type == "cpu"
+    return pays("gram", x) and pays("gram_pieces", x)
 
 
 @dataclass(frozen=True)

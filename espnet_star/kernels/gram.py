@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from espnet_star.losses import gram_forms
-from espnet_star.losses.gram_forms import FRAME_CELLS, Term, frame_form, width_form
+from espnet_star.kernels import gram_forms
+from espnet_star.kernels.gram_forms import FRAME_CELLS, Term, frame_form, width_form
 
 # The larger products of the two forms run a little faster; benchmarks/objective.py shows where
 # they cross.

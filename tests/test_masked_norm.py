@@ -2,7 +2,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from espnet_star.kernels.predicate import FORMS, NOWHERE
 from espnet_star.masked_norm import masked_group_norm
+
+
+@pytest.fixture(params=["formula", "by utterance"])
+def form(request, monkeypatch):
+    """The formula, and torch's kernel for one utterance after the other."""
+    if request.param == "formula":
+        monkeypatch.setitem(FORMS, "group_norm", NOWHERE)
 
 
 def affine(channels, dtype=torch.float32):
@@ -19,7 +27,7 @@ def test_equals_group_norm_without_padding():
     assert torch.equal(masked_group_norm(x, torch.full((3,), 50), weight, bias), expected)
 
 
-def test_each_utterance_gets_its_own_statistics():
+def test_each_utterance_gets_its_own_statistics(form):
     x = torch.randn(5, 4, 60) * 3 + 7
     lengths = torch.tensor([60, 31, 2, 1, 0])
     weight, bias = affine(4)
@@ -34,7 +42,7 @@ def test_each_utterance_gets_its_own_statistics():
     torch.testing.assert_close(out[3, :, 0], bias, atol=1e-3, rtol=0)
 
 
-def test_gradient():
+def test_gradient(form):
     weight, bias = affine(3, torch.float64)
     x = torch.randn(4, 3, 7, dtype=torch.float64, requires_grad=True)
     lengths = torch.tensor([7, 4, 2, 0])
@@ -42,7 +50,7 @@ def test_gradient():
     assert torch.autograd.gradcheck(lambda x, w, b: masked_group_norm(x, lengths, w, b), inputs)
 
 
-def test_gradient_equals_that_of_slices():
+def test_gradient_equals_that_of_slices(form):
     weight, bias = (p.requires_grad_() for p in affine(6))
     x = torch.randn(3, 6, 40, requires_grad=True)
     lengths = torch.tensor([40, 22, 9])
@@ -61,7 +69,7 @@ def test_gradient_equals_that_of_slices():
         torch.testing.assert_close(a, b)
 
 
-def test_low_precision_input_is_normalised_in_the_type_of_the_weight():
+def test_low_precision_input_is_normalised_in_the_type_of_the_weight(form):
     x = torch.randn(2, 4, 30).bfloat16().requires_grad_()
     weight, bias = (p.requires_grad_() for p in affine(4))
     out = masked_group_norm(x, torch.tensor([30, 12]), weight, bias)

@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import nn
 
-from espnet_star.students.traced import traced
-
 # New frames of a piece, at least. For inference the spectrum is read anew in every call, which
 # counts for clips of a second; in training it is made anew, and longer batches pay for it.
 INFERENCE_FRAMES, TRAINING_FRAMES = 64, 128
@@ -24,11 +22,6 @@ def spectral(conv: nn.Conv1d) -> bool:
     """Whether a convolution is of the kind that this module computes."""
     plain = conv.stride == conv.dilation == (1,) and conv.in_channels == conv.out_channels
     return plain and conv.groups > 1 and isinstance(conv.padding[0], int)
-
-
-def spectra_pay(x: torch.Tensor) -> bool:
-    """Whether to convolve by this module: on CPUs, and not while a graph is traced."""
-    return x.device.type == "cpu" and not traced()
 
 
 def spectrum(conv: nn.Conv1d, new_frames: int = TRAINING_FRAMES) -> torch.Tensor:

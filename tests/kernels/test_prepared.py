@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from espnet_star.students import StarEncoder, prepared
+from espnet_star.kernels import prepared
+from espnet_star.students import StarEncoder
 
 pytestmark = pytest.mark.skipif(not prepared.available(), reason="torch without oneDNN")
 

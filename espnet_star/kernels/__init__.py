@@ -1,0 +1,35 @@
+"""The same numbers as plain torch, faster: one function a form, and one predicate.
+
+Whoever calls one asks first, and has the plain form in the next lines::
+
+    if kernels.pays("front", speech):
+        return kernels.row_front(blocks, speech, lengths)
+
+:data:`~espnet_star.kernels.predicate.FORMS` says where each form is right and faster. Without
+this folder and those calls the package gives the same features, losses and gradients.
+"""
+
+from espnet_star.kernels.attention import attend
+from espnet_star.kernels.dropout import drop
+from espnet_star.kernels.gram import gram_objective
+from espnet_star.kernels.gram_forms import in_pieces
+from espnet_star.kernels.norms import folded_norm, norm_utterances
+from espnet_star.kernels.predicate import pays
+from espnet_star.kernels.prepared import discard, embed_positions, linear, linear_gelu, prepare
+from espnet_star.kernels.rows import row_front
+
+__all__ = [
+    "attend",
+    "discard",
+    "drop",
+    "embed_positions",
+    "folded_norm",
+    "gram_objective",
+    "in_pieces",
+    "linear",
+    "linear_gelu",
+    "norm_utterances",
+    "pays",
+    "prepare",
+    "row_front",
+]
