@@ -8,7 +8,7 @@ import pytest
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "egs2" / "TEMPLATE" / "star1"
 RECIPE = TEMPLATE.parents[1] / "voxceleb" / "star1"
-LINKS = ("star.sh", "path.sh", "parse_options.sh", "stages", "rehearsal")
+LINKS = ("star.sh", "path.sh", "parse_options.sh", "stages")
 
 
 def call(*options, cwd, script="./run.sh"):

@@ -3,10 +3,8 @@
 # then recognition as SUPERB does it on student and teacher, and the student fine-tuned.
 #   ./run.sh                                            fetch the corpus, then all of it
 #   ./run.sh --librispeech /corpora/LibriSpeech --model starhubert_l --ngpu 8
-#   ./run.sh --rehearse true                            all of it in minutes, on a miniature corpus
 #   ./run.sh --help                                     every option of star.sh, which may follow
 set -euo pipefail
-. ./rehearsal/option.sh
 
 model=starhubert      # starhubert, starhubert_l, _s, _xs; starwavlm; starwav2vec2
 librispeech=          # LibriSpeech/ or its parent; empty: fetched to downloads/
@@ -29,7 +27,7 @@ while [ $# -gt 0 ]; do
             printf -v "${1#--}" '%s' "$2"
             shift 2 ;;
         --help | -h)
-            sed -n '2,/^rest=/p' "$0" | grep -v '^set -e\|^\. \|^rest='
+            sed -n '2,/^rest=/p' "$0" | grep -v '^set -e\|^rest='
             exec ./star.sh --help ;;
         *)
             rest+=("$1")

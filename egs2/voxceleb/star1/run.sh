@@ -8,9 +8,7 @@
 #       --sv_config conf/train_sv_ecapa_joint.yaml --sv_init ecapa           full fine-tuning
 #   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --systems student \
 #       --sv_config conf/train_sv_ecapa_lm.yaml --sv_init ecapa_joint        large margin
-#   ./run.sh --rehearse true                       all of it in minutes, on a miniature corpus
 set -euo pipefail
-. ./rehearsal/option.sh
 
 voxceleb1=${VOXCELEB1:-}    # folder with dev/wav and test/wav, or with wav
 lists=${VOXCELEB1_LISTS:-}  # folder of the official lists; empty: beside the audio, or downloaded

@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by rehearsal/rehearse.sh: the rehearsal of the VoxCeleb1 recipe. Paths are those of
+# Sourced by rehearse.sh: the rehearsal of the VoxCeleb1 recipe. Paths are those of
 # rehearsal_run.
 
 make_corpus() {
     fetch_demo_clips || return $?
-    ${python} rehearsal/make_voxceleb.py "${clips[@]}" --outdir "$1/corpus"
+    ${python} "${here}"/make_voxceleb.py "${clips[@]}" --outdir "$1/corpus"
 }
 
 # A miniature has not the official number of utterances and trials.

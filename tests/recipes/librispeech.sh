@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by rehearsal/rehearse.sh: the rehearsal of both LibriSpeech recipes. Paths are
+# Sourced by rehearse.sh: the rehearsal of both LibriSpeech recipes. Paths are
 # those of rehearsal_run.
 
 make_corpus() {
     fetch_demo_clips || return $?
-    ${python} rehearsal/make_librispeech.py "${clips[@]}" --outdir "$1/corpus"
-    ${python} rehearsal/make_lm.py --corpus "$1/corpus/LibriSpeech" --outdir "$1/downloads/lm"
+    ${python} "${here}"/make_librispeech.py "${clips[@]}" --outdir "$1/corpus"
+    ${python} "${here}"/make_lm.py --corpus "$1/corpus/LibriSpeech" --outdir "$1/downloads/lm"
 }
 
 # Decoding through the n-gram needs a library that has no wheel for the newest Python.
@@ -29,7 +29,7 @@ packs=(student asr asr_finetuned)
 ways=("")
 [ "${lm}" = false ] || ways+=(_lm)
 case "${recipe}" in
-    librispeech/*)
+    librispeech)
         tests="test_clean test_other"
         # The other families, distilled alone: one in a single process, one from shards, whose
         # batches are made within each of the two processes and so hold fewer utterances.
