@@ -67,7 +67,7 @@ mkdir -p "${run}"
 make_corpus "${run}"
 ${python} "${here}"/make_teachers.py --outdir "${run}/teachers"
 ${python} "${here}"/shrink.py --overlay "${overlay}" --confdir conf --outdir "${run}/conf"
-for file in *.sh local stages; do
+for file in *.sh local; do
     ln -s "../${file}" "${run}/${file}"
 done
 cd "${run}"
@@ -104,7 +104,7 @@ echo "stopped; ${checkpoint} is there"
 
 title "the same again, and all stages after it"
 call ${first[@]+"${first[@]}"} --stage 5 \
-    --hf_repo nobody/rehearsal --license cc-by-4.0 --upload_dry_run true
+    --hf_repo nobody/rehearsal --pack_args "--license cc-by-4.0" --upload_args "--dry_run true"
 grep -q "resumed using" "${stopped}"/train.log || fail "${stopped}/train.log: did not resume"
 
 for further in ${more[@]+"${more[@]}"}; do
