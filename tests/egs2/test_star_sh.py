@@ -135,9 +135,9 @@ def test_how_many_processes(recipe):
 
 def test_several_students(recipe, tmp_path):
     """Fails if one student takes another's folder, or has no row of its own in the table."""
-    sets = ["--sid_sets", "tr va te", "--students", "small tiny"]
+    sets = ["--sid_sets", "tr va te", "--students", "small tiny_student"]
     systems = ["--systems", "teacher student undistilled"]
-    for name in ("small", "tiny"):
+    for name in ("small", "tiny_student"):
         (tmp_path / "exp" / name).mkdir()
         (tmp_path / "exp" / name / "config.yaml").touch()
     calls = recipe("--stage", "4", "--stop_stage", "6", *sets, *systems)
@@ -146,7 +146,7 @@ def test_several_students(recipe, tmp_path):
         *["star_run"] * 2,
         *["star_export"] * 4,
     ]
-    for words, name in zip(calls[2:4], ("small", "tiny"), strict=True):
+    for words, name in zip(calls[2:4], ("small", "tiny_student"), strict=True):
         assert words[words.index("--config") + 1] == f"conf/{name}.yaml"
         assert words[words.index("--output_dir") + 1] == f"exp/{name}"
     calls = recipe("--stage", "14", "--stop_stage", "16", *sets, *systems)
@@ -158,14 +158,14 @@ def test_several_students(recipe, tmp_path):
     assert added == {
         "teacher": "c",
         "small": "exp/small/student",
-        "tiny": "exp/tiny/student",
+        "tiny_student": "exp/tiny_student/student",
         "small_undistilled": "exp/small/undistilled",
-        "tiny_undistilled": "exp/tiny/undistilled",
+        "tiny_student_undistilled": "exp/tiny_student/undistilled",
     }
     (report,) = [words for words in calls if words[0] == "star_report"]
-    assert report[1:3] == ["exp/small", "exp/tiny"]
+    assert report[1:3] == ["exp/small", "exp/tiny_student"]
     packs = [words[words.index("--outpath") + 1] for words in calls if words[0] == "star_pack"]
-    assert packs == ["exp/packs/small.zip", "exp/packs/tiny.zip"]
+    assert packs == ["exp/packs/small.zip", "exp/packs/tiny_student.zip"]
 
 
 def test_shards_instead_of_lists(recipe):

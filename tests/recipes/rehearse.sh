@@ -5,6 +5,7 @@
 #   tests/recipes/rehearse.sh voxceleb [--python PYTHON] [options of run.sh]
 # It happens in the recipe's rehearsal_run/, where its files are links: its own data, dump, exp
 # and results are not touched. RECIPE.sh beside this file says what the recipe needs.
+# shellcheck disable=SC2034,SC2317,SC2329  # what RECIPE.sh uses
 set -euo pipefail
 
 title() { echo; echo "=== $*"; }

@@ -59,7 +59,7 @@ upload_args=          # Of star_upload, e.g. "--dry_run true": show what would b
 help_message=$(cat << EOH
 Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_PATH [options]
 
-$(sed -n 's/^ *log "\(Stage [^$"]*\).*/\1/p' "$0")
+$(sed -n 's/^ *log "\(Stage [^$"]*[^ $"]\).*/\1/p' "$0")
 
 $(sed -n '/^# General/,/^help_message/{/^help_message/d; s/^\([a-z_]*\)=/    --\1 /; p}' "$0")
 EOH
@@ -102,8 +102,8 @@ names=student  # The row of the table; of several students each has its own, by 
 if [[ ${students} == *" "* ]]; then
     names=${students}
     for kind in student undistilled finetuned; do
-        each=$(printf "%s_${kind} " ${students})
-        systems=" ${systems} " && systems=${systems/ ${kind} / ${each//_student/} }
+        end=${kind#student} && each=$(printf "%s${end:+_${end}} " ${students})
+        systems=" ${systems} " && systems=${systems/ ${kind} / ${each} }
     done
 fi
 
