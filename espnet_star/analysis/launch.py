@@ -43,6 +43,9 @@ class Launch:
         """
         name, *options = shlex.split(self.launcher) or [""]
         self._check(name, options)
+        if "-m" not in command[:-2]:
+            found = " ".join(command[:4])
+            raise StarError(f"--launcher starts PYTHON -m espnet_star star_train ..., got {found}")
         at = command.index("-m")
         python, tool, rest = command[:at], command[at : at + 3], command[at + 3 :]
         each = self.ngpu or self.cpu_ranks

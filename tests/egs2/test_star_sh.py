@@ -35,6 +35,8 @@ def test_help_lists_every_option_with_its_default():
         ([], "--train_set and --valid_set are required"),
         (["--train-set", "a", "--valid-set", "b"], "--teacher is required"),
         ([*NAMED, "--systems", "student studnet"], "unknown system 'studnet'"),
+        ([*NAMED, "--launcher", "mpirun -n 2"], "unknown launcher 'mpirun'"),
+        ([*NAMED, "--lm_args", "--lm_file 4-gram.arpa"], "give --token_type char"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(options, message):

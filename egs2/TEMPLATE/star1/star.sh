@@ -81,6 +81,8 @@ for system in ${systems}; do
     known="student undistilled finetuned teacher logmel logmel_raw"
     [[ " ${known} " == *" ${system} "* ]] || fail "unknown system '${system}'; choose from ${known}"
 done
+[[ ${launcher%% *} =~ ^(espnet|torchrun|slurm)$ ]] || fail "unknown launcher '${launcher%% *}'; choose from espnet torchrun slurm"
+[ -z "${lm_args}" ] || [ "${token_type}" = char ] || fail "--lm_args spells words by characters; give --token_type char"
 if [ -z "${student}" ]; then
     [ -n "${train_set}${train_shards}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
     [ -n "${teacher}" ] || fail "--teacher is required: a hub name, a directory or a checkpoint"
@@ -173,9 +175,8 @@ add_score() {  # add_score TASK END REF HYP: of every head, to DIR/scoreEND.json
 }
 run_jobs() {  # run_jobs TITLE
     [ -f "${todo}/jobs" ] || return 0
-    local threads=
-    [ "${head_nj}" -eq 1 ] || [ "${ngpu}" -gt 0 ] || threads="env OMP_NUM_THREADS=1"
-    ${threads} ${python} -m espnet_star star_run --jobs "${todo}/jobs" --nj "${head_nj}" --title "$1"
+    [ "${head_nj}" -eq 1 ] || [ "${ngpu}" -gt 0 ] || local threads="env OMP_NUM_THREADS=1"
+    ${threads:-} ${python} -m espnet_star star_run --jobs "${todo}/jobs" --nj "${head_nj}" --title "$1"
     [ ! -f "${todo}/scores" ] || while read -r name options; do
         echo "${name}: $(star star_score ${options} < /dev/null | sed -n 1p)"
     done < "${todo}/scores"
@@ -242,12 +243,10 @@ fi
 
 if in_range 6; then
     log "Stage 6: averaged student to Hugging Face format, and one with random weights"
-    for name in ${distilled}; do
-        star star_export --expdir "${expdir}/${name}" --outdir "${expdir}/${name}/student" --force true
-    done
-    for name in ${distilled:-$([[ ${systems} != *undistilled* ]] || echo "${students}")}; do
-        star star_export --student "${student:-${expdir}/${name}/student}" --outdir "${expdir}/${name}/undistilled" \
-            --force true --random_init true
+    for name in ${students}; do
+        [ -n "${student}" ] || star star_export --expdir "${expdir}/${name}" --outdir "${expdir}/${name}/student" --force true
+        [ -n "${student}" ] && [[ ${systems} != *undistilled* ]] || star star_export --random_init true --force true \
+            --student "${student:-${expdir}/${name}/student}" --outdir "${expdir}/${name}/undistilled"
     done
 fi
 
