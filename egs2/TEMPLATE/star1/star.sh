@@ -243,10 +243,12 @@ fi
 
 if in_range 6; then
     log "Stage 6: averaged student to Hugging Face format, and one with random weights"
-    for name in ${students}; do
-        [ -n "${student}" ] || star star_export --expdir "${expdir}/${name}" --outdir "${expdir}/${name}/student" --force true
-        [ -n "${student}" ] && [[ ${systems} != *undistilled* ]] || star star_export --random_init true --force true \
-            --student "${student:-${expdir}/${name}/student}" --outdir "${expdir}/${name}/undistilled"
+    for name in ${distilled}; do
+        star star_export --expdir "${expdir}/${name}" --outdir "${expdir}/${name}/student" --force true
+    done
+    for name in ${distilled:-$([[ ${systems} != *undistilled* ]] || echo "${students}")}; do
+        star star_export --student "${student:-${expdir}/${name}/student}" --outdir "${expdir}/${name}/undistilled" \
+            --force true --random_init true
     done
 fi
 
