@@ -67,7 +67,7 @@ demo: install
 rehearse: $(addprefix rehearse-,$(RECIPE))
 
 rehearse-%: install-all
-	cd egs2/$*/star1 && ./run.sh --rehearse true --python "$(abspath $(BIN)/python)"
+	tests/recipes/rehearse.sh $* --python "$(abspath $(BIN)/python)"
 
 test: install-all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests

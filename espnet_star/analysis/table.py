@@ -18,6 +18,14 @@ COLUMNS = (
     *("sid_acc", "sid_acc_channel", "sid_macro_acc", "sv_eer", "sv_mindcf"),
     *("wer", "cer", "wer_lm", "cer_lm", "per", "eer"),
 )
+# Numbers of a score that the table shows, and what they are called there.
+SCORES = {
+    "wer": "wer",
+    "cer": "cer",
+    "accuracy": "sid_acc",
+    "eer": "sv_eer",
+    "mindcf": "sv_mindcf",
+}
 # Fractions, shown in percent: a metric with one of these in its name.
 PERCENT = {"acc", "wer", "cer", "per", "eer", "f1"}
 
@@ -72,6 +80,29 @@ def read_metric(text: str) -> tuple[str, float]:
     if not math.isfinite(number):
         raise DataError(f"--metric {text}: {number} is not a finite number")
     return name, number
+
+
+def read_scores(paths: Sequence[str | Path]) -> list[tuple[str, float]]:
+    """Metrics of what ``star_score asr``, ``sid`` and ``sv`` have written.
+
+    Args:
+        paths: Files ``scoreEND.json``; those that aren't there are left out. ``END`` is the
+            end of the metrics' names: ``wer_test_clean`` of ``score_test_clean.json``.
+
+    Raises:
+        DataError: If none is there, or one is malformed.
+    """
+    found = [path for path in map(Path, paths) if path.is_file()]
+    if not found:
+        raise DataError(f"no score yet: none of {some(map(str, paths), 4)}; decode and score first")
+    metrics = []
+    for path in found:
+        content, end = read_json(path), path.stem.removeprefix("score")
+        names = [name for name in SCORES if isinstance(content, dict) and name in content]
+        if not names:
+            raise DataError(f"{path}: has none of {', '.join(SCORES)}; write it with star_score")
+        metrics += [read_metric(f"{SCORES[name]}{end}={path}#{name}") for name in names]
+    return metrics
 
 
 def add_result(

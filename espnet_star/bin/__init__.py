@@ -2,7 +2,7 @@
 
 import pkgutil
 
-HELPERS = {"command", "espnet_tool", "fork"}
+HELPERS = {"command", "espnet_tool", "fork", "limits"}
 
 
 def our_tools() -> list[str]:

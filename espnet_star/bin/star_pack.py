@@ -41,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     card = parser.add_argument_group("README of the pack")
     card.add_argument("--hf_repo", metavar="NAME", help="Repository it will be uploaded to")
     card.add_argument("--license", help="As the hub spells it, e.g. cc-by-4.0, apache-2.0")
-    card.add_argument("--description", help="A sentence about the model")
+    card.add_argument("--description", nargs="+", help="A sentence about the model")
     card.add_argument("--language", help="Code of its language, e.g. en")
     card.add_argument("--results", metavar="FILE", help="Markdown table to put into it")
     card.add_argument(
@@ -67,7 +67,7 @@ def make(args: argparse.Namespace) -> None:
     card = Card(
         name=args.hf_repo or Path(args.outpath).name,
         licence=args.license,
-        description=args.description,
+        description=" ".join(args.description) if args.description else None,
         language=args.language,
         results=results,
         inference_args=args.inference_args,

@@ -11,10 +11,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from espnet_star.analysis.plan import Plan
 from espnet_star.analysis.table import write_json
 from espnet_star.bin.command import positive, run_tool
+from espnet_star.bin.limits import add_limits, limited, of_set
 from espnet_star.data.audio import AudioOptions
 from espnet_star.errors import STOP_CODE
 
@@ -37,10 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
             help="Directories before and after star_prepare_data; the second may be absent"
             + ("; not with --train_shards" if split == "train" else ""),
         )
-    parser.add_argument("--min_duration", type=float, default=0.1, help="As star_prepare_data")
-    parser.add_argument("--max_duration", type=float, default=30.0, help="As star_prepare_data")
-    parser.add_argument("--max_hours", type=float, default=None, help="Of the training set")
-    parser.add_argument("--valid_hours", type=float, default=None, help="Of the other one")
+    add_limits(parser)
     parser.add_argument("--nj", type=positive, default=2, help="Processes that read headers")
     parser.add_argument("--ranks", type=positive, default=1, help="GPUs, or CPU processes")
     parser.add_argument("--out", default=None, help="Write the numbers there, as JSON")
@@ -53,10 +52,12 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
     from espnet_star.tasks.star import StarTask
 
     config = StarTask.get_parser().parse_args(list(command))
+    places = {name: getattr(args, name) for name in ("train", "valid") if getattr(args, name)}
+    called = {name: Path(prepared).name for name, (_, prepared) in places.items()}
     sets = Sets(
-        {name: getattr(args, name) for name in ("train", "valid") if getattr(args, name)},
-        AudioOptions(min_duration=args.min_duration, max_duration=args.max_duration),
-        {"train": args.max_hours, "valid": args.valid_hours},
+        places,
+        {name: limited(args, called[name], AudioOptions()) for name in places},
+        {name: of_set(args.max_hours, called[name]) for name in places},
         args.nj,
     )
     return report(plan_training(config, sets, args.ranks), args.out)

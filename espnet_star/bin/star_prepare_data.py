@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
+from espnet_star.bin.limits import add_limits, limited, named, of_set
 from espnet_star.data.audio import CLIPPED, AudioOptions
-from espnet_star.data.errors import some
+from espnet_star.data.checks import check_complete
+from espnet_star.data.errors import DataError, some
 from espnet_star.data.prepare import DETAILS, PrepareOptions, Summary, left_out, prepare
 from espnet_star.units import pluralize, speech
 
@@ -29,24 +32,22 @@ def get_parser() -> argparse.ArgumentParser:
         help="Directory with wav.scp and, if there, segments, text, utt2spk, label",
     )
     parser.add_argument("--dstdir", required=True, help="Directory to write")
+    parser.add_argument(
+        "--sets",
+        nargs="*",
+        default=None,
+        metavar="NAME",
+        help="Prepare SRCDIR/NAME to DSTDIR/NAME for each of these instead",
+    )
     parser.add_argument("--fs", type=int, default=16000, help="Sampling rate in Hz")
     parser.add_argument(
         "--audio_format", choices=("flac", "wav"), default="flac", help="Format of the audio files"
     )
     parser.add_argument(
-        "--min_samples", type=int, default=400, help="Drop utterances below this length"
+        "--min_samples", type=int, default=400, help="Drop utterances below this length, in samples"
     )
-    parser.add_argument("--min_duration", type=float, default=0.1, help="The same in seconds")
-    parser.add_argument(
-        "--max_duration", type=float, default=30.0, help="Drop longer utterances, in seconds"
-    )
+    add_limits(parser)
     parser.add_argument("--nj", type=int, default=2, help="Processes")
-    parser.add_argument(
-        "--max_hours",
-        type=float,
-        default=None,
-        help="Keep a random subset of at most this length, the same on every machine",
-    )
     parser.add_argument(
         "--channel_seed",
         type=int,
@@ -97,29 +98,50 @@ def report(summary: Summary, dstdir: str) -> None:
     print("; ".join([f"{dstdir}: {size}", *notes]))
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    args = get_parser().parse_args(cmd)
+def work(args: argparse.Namespace) -> None:
+    """Prepare one directory, or each of several sets.
+
+    Raises:
+        DataError: If an option names a set that is not there, or one that must stay whole
+            has lost an utterance; see `prepare` for the rest.
+    """
+    if args.sets is None:
+        prepare_set(args, Path(args.srcdir), Path(args.dstdir))
+        return
+    source = Path(args.srcdir)
+    absent = sorted(name for name in named(args) if not (source / name).is_dir())
+    if absent:
+        raise DataError(f"limits for {some(absent)}, but {source} has no such directory")
+    for name in dict.fromkeys(args.sets):
+        prepare_set(args, source / name, Path(args.dstdir) / name)
+
+
+def prepare_set(args: argparse.Namespace, source: Path, target: Path) -> None:
+    """Prepare a directory, within the limits for a set of its name."""
     audio = AudioOptions(
         fs=args.fs,
         audio_format=args.audio_format,
         min_samples=args.min_samples,
-        min_duration=args.min_duration,
-        max_duration=args.max_duration,
         channel_seed=args.channel_seed,
     )
     options = PrepareOptions(
-        srcdir=args.srcdir,
-        dstdir=args.dstdir,
-        audio=audio,
-        max_hours=args.max_hours,
+        srcdir=str(source),
+        dstdir=str(target),
+        audio=limited(args, source.name, audio),
+        max_hours=of_set(args.max_hours, source.name),
         allow_mismatch=args.allow_mismatch,
         run_pipes=args.run_pipes,
     )
-    run_tool(
-        "star_prepare_data",
-        lambda: report(prepare(options, nj=args.nj, force=args.force), args.dstdir),
-    )
+    report(prepare(options, nj=args.nj, force=args.force), str(target))
+    if source.name in args.whole:
+        for problem in check_complete(target, source):
+            raise DataError(problem)
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = get_parser().parse_args(cmd)
+    run_tool("star_prepare_data", lambda: work(args))
 
 
 if __name__ == "__main__":

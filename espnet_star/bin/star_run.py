@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_star.analysis.jobs import read_jobs, run_command, run_jobs
+from espnet_star.analysis.launch import Launch
 from espnet_star.analysis.runner import Job
-from espnet_star.bin.command import run_tool
+from espnet_star.bin.command import positive, run_tool
 from espnet_star.bin.fork import starter
 
 
@@ -43,6 +44,19 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--jobs", default=None, help="File of jobs, see above")
     parser.add_argument("--nj", type=int, default=None, help="Jobs at once, 1 by default")
+    launch = parser.add_argument_group(
+        "processes", "Of a command PYTHON -m espnet_star star_train ..., which is started by"
+    )
+    launch.add_argument(
+        "--launcher",
+        default=None,
+        metavar="NAME [OPTIONS]",
+        help="espnet, torchrun (start star_run on every node) or slurm (inside an allocation), and "
+        "options of theirs: 'espnet --cmd slurm.pl', 'torchrun --rdzv_endpoint node1:29500'",
+    )
+    launch.add_argument("--num_nodes", type=positive, default=1, help="Nodes")
+    launch.add_argument("--ngpu", type=int, default=0, help="GPUs a node, 0 for the CPU")
+    launch.add_argument("--cpu_ranks", type=positive, default=1, help="With --ngpu 0: processes")
     return parser
 
 
@@ -71,14 +85,22 @@ def main(cmd: Sequence[str] | None = None) -> None:
         parser.error("give --log and a command after --, or --jobs with a file of jobs")
     if not command:
         parser.error("give the command after --, for instance: star_run --log x.log -- ls")
-    job = Job(
+    run_tool("star_run", lambda: run_command(single_job(args, command)))
+
+
+def single_job(args: argparse.Namespace, command: list[str]) -> Job:
+    """The command after ``--`` as a job."""
+    log = Path(args.log)
+    if args.launcher is not None:
+        launch = Launch(args.launcher, args.num_nodes, args.ngpu, args.cpu_ranks)
+        command, log = launch.start(command, log)
+    return Job(
         name=args.title or Path(command[0]).name,
-        log=Path(args.log),
+        log=log,
         command=tuple(command),
         done=None if args.done is None else Path(args.done),
         max_epoch=args.max_epoch,
     )
-    run_tool("star_run", lambda: run_command(job))
 
 
 if __name__ == "__main__":

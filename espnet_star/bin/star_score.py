@@ -45,6 +45,14 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="sid_acc=0.44 (a fraction), or sid_acc=exp/sid.json#accuracy",
     )
+    add.add_argument(
+        "--scores",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="Score files of its heads, of which absent ones are left out; score_SET.json adds "
+        "wer_SET and so on",
+    )
     merge = commands.add_parser("table", help="Merge results into one table")
     merge.add_argument("--results", nargs="+", required=True, help="JSON files of the systems")
     merge.add_argument("--out", default=None, help="Markdown file; standard output by default")
@@ -115,6 +123,7 @@ def _sv_summary(result: dict[str, Any]) -> str:
 
 def _add(args: argparse.Namespace) -> None:
     metrics = [table.read_metric(text) for text in args.metric]
+    metrics += table.read_scores(args.scores) if args.scores else []
     params = args.params
     if args.upstream is not None:
         # Here, not above: every other subcommand starts without torch.

@@ -96,7 +96,7 @@ def check_datadir(
     if train_speakers is not None:
         problems += _check_speakers(directory, Path(train_speakers))
     if source is not None:
-        problems += _check_complete(directory, wavs, Path(source))
+        problems += check_complete(directory, Path(source))
     chosen = _choose(sorted(wavs), full)
     found, notes = _check_audio(chosen, wavs, counts, fs)
     problems += found
@@ -155,8 +155,10 @@ def _compare_keys(path: Path, keys: Iterable[str], expected: Iterable[str]) -> l
     return problems
 
 
-def _check_complete(directory: Path, wavs: Iterable[str], source: Path) -> list[str]:
-    dropped = sorted(read_table(source / "wav.scp").keys() - set(wavs))
+def check_complete(directory: Path, source: Path) -> list[str]:
+    """What a prepared directory lacks of the one it was prepared from; nothing if it is whole."""
+    kept = read_table(directory / "wav.scp")
+    dropped = sorted(read_table(source / "wav.scp").keys() - kept.keys())
     if not dropped:
         return []
     return [

@@ -41,13 +41,13 @@ class Sets:
     Attributes:
         places: Directory before and after ``star_prepare_data`` for ``valid`` and, where no
             shards are read, ``train``; the second may be absent.
-        audio: How the preparation takes audio.
+        audio: How the preparation takes the audio of each set.
         hours: Of each set, None or absent for all of it.
         nj: Processes that read headers.
     """
 
     places: Mapping[str, Sequence[str]]
-    audio: AudioOptions = field(default_factory=AudioOptions)
+    audio: Mapping[str, AudioOptions] = field(default_factory=dict)
     hours: Mapping[str, float | None] = field(default_factory=dict)
     nj: int = 2
 
@@ -67,7 +67,7 @@ class Sets:
                 f"{source}: no such directory, and {prepared} is not prepared; check the name of "
                 f"the {name} set, or run data preparation first"
             )
-        return survey(source, self.audio, self.hours.get(name), self.nj)
+        return survey(source, self.audio.get(name, AudioOptions()), self.hours.get(name), self.nj)
 
 
 def plan_training(config: argparse.Namespace, sets: Sets, ranks: int = 1) -> Plan:

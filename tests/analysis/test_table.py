@@ -10,6 +10,7 @@ from espnet_star.analysis.table import (
     merge,
     read_merged,
     read_metric,
+    read_scores,
     violations,
     write_json,
 )
@@ -152,3 +153,21 @@ def test_machine_facts():
     assert facts["cpu"]
     assert facts["torch"] != "not installed"
     json.dumps(facts)
+
+
+def test_scores_of_a_systems_heads(tmp_path):
+    """Fails if a score gets another's column, or an absent one stops the table."""
+    names = ("score_lm_clean.json", "score.json", "score_b.json")
+    asr, sid, sv = (tmp_path / name for name in names)
+    asr.write_text('{"wer": 0.5, "cer": 0.25, "utterances": 3}')
+    sid.write_text('{"accuracy": 0.75}')
+    sv.write_text('{"eer": 0.1, "mindcf": 0.2}')
+    assert read_scores([asr, tmp_path / "score_none.json", sid, sv]) == [
+        *[("wer_lm_clean", 0.5), ("cer_lm_clean", 0.25), ("sid_acc", 0.75)],
+        *[("sv_eer_b", 0.1), ("sv_mindcf_b", 0.2)],
+    ]
+    with pytest.raises(DataError, match=r"no score yet: none of .*score_none.json"):
+        read_scores([tmp_path / "score_none.json"])
+    sid.write_text('{"loss": 1}')
+    with pytest.raises(DataError, match=r"score.json: has none of wer, cer"):
+        read_scores([sid])

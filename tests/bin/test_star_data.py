@@ -51,3 +51,35 @@ def test_booleans_are_checked(capsys):
     with pytest.raises(SystemExit):
         star_prepare_data.main(["--srcdir", "a", "--dstdir", "b", "--force", "perhaps"])
     assert "expected true or false, got 'perhaps'" in capsys.readouterr().err
+
+
+def test_each_set_has_its_limits(source, tmp_path, capsys):
+    """Fails if a limit for one set holds for another, or for none."""
+    other = source.parent / "test"
+    other.mkdir()
+    (other / "wav.scp").write_text(f"c {source / 'a.wav'}\n")
+    data = ["--srcdir", str(source.parent), "--dstdir", str(tmp_path / "raw"), "--nj", "1"]
+    sets = ["--sets", "train", "test", "train"]
+    star_prepare_data.main([*data, "--max_duration", "9", "test=1.5", *sets])
+    assert capsys.readouterr().out.count("1 utterance, 1 s") == 2
+    with pytest.raises(SystemExit) as stop:
+        star_prepare_data.main([*data, "--max_duration", "9", "test=0.5", *sets])
+    assert stop.value.code == 2
+    assert "no utterance is left of 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max_hours", "tset=1"], "limits for tset, but"),
+        (["--whole", "train"], "1 utterances of"),
+        (["--max_hours", "train=much"], "expected NUMBER, or SET=NUMBER for one set"),
+    ],
+)
+def test_limits_that_cannot_hold(source, tmp_path, capsys, options, message):
+    """Fails if a misspelt set is taken whole, or a benchmark's test set shrinks in silence."""
+    data = ["--srcdir", str(source.parent), "--dstdir", str(tmp_path / "raw"), "--nj", "1"]
+    with pytest.raises(SystemExit) as stop:
+        star_prepare_data.main([*data, *options, "--sets", "train"])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

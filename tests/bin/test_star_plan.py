@@ -127,3 +127,7 @@ def test_data_that_is_not_prepared_is_measured_by_its_headers(options, data_dire
     star_plan.main(options(train=tmp_path / "dump" / "raw", source=str(data_directory)))
     content = json.loads((tmp_path / "plan.json").read_text())
     assert content["train"]["utterances"] == 8
+    limits = ["--max_duration", "30", "raw=0.25"]
+    star_plan.main(options(train=tmp_path / "raw", source=str(data_directory), plan=limits))
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert 0 < content["train"]["utterances"] < content["valid"]["utterances"] == 8

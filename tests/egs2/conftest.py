@@ -6,4 +6,4 @@ from pathlib import Path
 EGS = Path(__file__).parents[2] / "egs2"
 for corpus in ("amazon_queen", "librispeech", "voxceleb"):
     sys.path.insert(0, str(EGS / corpus / "star1" / "local"))
-sys.path.insert(0, str(EGS / "TEMPLATE" / "star1" / "rehearsal"))
+sys.path.insert(0, str(EGS.parent / "tests" / "recipes"))

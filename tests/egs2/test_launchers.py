@@ -33,7 +33,7 @@ exec "$@" > "$log" 2>&1
 @pytest.fixture
 def recipe(tmp_path, data_directory, teacher_directory, tiny_options):
     """A recipe with tiny data, teacher and student, and this machine's two nodes."""
-    for name in ("star.sh", "path.sh", "parse_options.sh", "stages"):
+    for name in ("star.sh", "path.sh", "parse_options.sh"):
         (tmp_path / name).symlink_to(TEMPLATE / name)
     (tmp_path / "dump").mkdir()
     (tmp_path / "dump" / "raw").mkdir()
@@ -77,7 +77,9 @@ def recipe(tmp_path, data_directory, teacher_directory, tiny_options):
     return run
 
 
-@pytest.mark.parametrize("launcher", [["--launcher", "slurm"], ["--train_cmd", "slurm.pl"]])
+@pytest.mark.parametrize(
+    "launcher", [["--launcher", "slurm"], ["--launcher", "espnet --cmd slurm.pl"]]
+)
 def test_two_nodes_share_the_batches(recipe, launcher):
     """Fails if each node trains by itself, or on the other's data."""
     stage = ["--stage", "5", "--stop_stage", "5"]

@@ -1,7 +1,6 @@
-"""What rehearses a recipe: teachers, the check of what is left, the times, the option."""
+"""What rehearses a recipe: teachers, the check of what is left, the times."""
 
 import json
-import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from stage_times import Step, steps, table
 from espnet_star.students import StarEncoder
 from espnet_star.teachers import build_teacher
 
-EGS2 = Path(__file__).parents[2] / "egs2"
+REHEARSE = Path(__file__).parents[1] / "recipes" / "rehearse.sh"
 
 
 @pytest.mark.parametrize("family", make_teachers.FAMILIES)
@@ -122,54 +121,15 @@ distillation: epoch 1/4
     ]
 
 
-@pytest.fixture
-def own(tmp_path):
-    """A user's own recipe, whose rehearsal writes down what it is asked for."""
-    (tmp_path / "run.sh").write_text('set -eu\n. ./rehearsal/option.sh\necho run "$@"\n')
-    (tmp_path / "rehearsal").mkdir()
-    source = EGS2 / "TEMPLATE" / "star1" / "rehearsal" / "option.sh"
-    (tmp_path / "rehearsal" / "option.sh").write_text(source.read_text())
-    (tmp_path / "rehearsal" / "rehearse.sh").write_text('#!/bin/sh\necho rehearse "$@"\n')
-    (tmp_path / "rehearsal" / "rehearse.sh").chmod(0o755)
-
-    def run(*options):
-        done = subprocess.run(
-            ["bash", "run.sh", *options], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        return done.returncode, done.stdout.strip(), done.stderr.strip()
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (["--ngpu", "0"], (0, "run --ngpu 0", "")),
-        (["--rehearse", "false", "--ngpu", "0"], (0, "run --ngpu 0", "")),
-        (
-            ["--python", "p", "--rehearse", "true", "--ngpu", "2"],
-            (0, "rehearse --python p --ngpu 2", ""),
-        ),
-        (["--rehearse"], (2, "", "run.sh: --rehearse must be true or false, got ''")),
-        (["--rehearse", "yes"], (2, "", "run.sh: --rehearse must be true or false, got 'yes'")),
-    ],
-)
-def test_the_option(own, options, expected):
-    assert own(*options) == expected
-
-
 @pytest.mark.parametrize("recipe", ["librispeech", "librispeech_100", "voxceleb"])
 def test_recipes_can_be_rehearsed(recipe):
     """Fails if a recipe lacks what rehearse.sh looks for."""
-    folder = EGS2 / recipe / "star1"
-    assert (folder / "rehearsal").resolve() == EGS2 / "TEMPLATE" / "star1" / "rehearsal"
-    assert ". ./rehearsal/option.sh" in (folder / "run.sh").read_text()
-    told = (folder / "local" / "rehearsal.sh").read_text()
+    told = (REHEARSE.with_name(f"{recipe}.sh")).read_text()
     assert "make_corpus()" in told and "options=(" in told and "expect" in told
 
 
-def test_a_recipe_without_a_rehearsal_is_told_so(tmp_path):
-    script = EGS2 / "TEMPLATE" / "star1" / "rehearsal" / "rehearse.sh"
-    done = subprocess.run([script], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 1
-    assert done.stderr.startswith("rehearsal: no local/rehearsal.sh here")
+@pytest.mark.parametrize("given", [[], ["nobody"], ["--ngpu", "2"]])
+def test_what_cannot_be_rehearsed_is_told_so(given):
+    done = subprocess.run([REHEARSE, *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "is no recipe with a rehearsal" in done.stderr

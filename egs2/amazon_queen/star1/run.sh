@@ -17,13 +17,13 @@ while [ $# -gt 0 ]; do
     fi
 done
 
-opts=(--expdir exp --dumpdir dump --results results
-    --train_set asr_train --distill_hours 0.8 --asr_hours 0.8 --sid_hours 0.5)
-cache=exp/cache
+opts=(--expdir exp --dumpdir dump --results results --train_set asr_train)
+hours="asr_train=0.8 sid_train=0.5"
+cache=cache_dir=exp/cache
 if [ "${long}" = true ]; then
-    opts=(--expdir exp_long --dumpdir dump_long --results results_long
-        --train_set train --distill_hours 2.0 --asr_hours 1.3 --sid_hours 0.9 --star_config conf/train_star_long.yaml)
-    cache=exp_long/cache
+    opts=(--expdir exp_long --dumpdir dump_long --results results_long --train_set train --students train_star_long)
+    hours="train=2.0 asr_train=1.3 sid_train=0.9"
+    cache=cache_dir=exp_long/cache
 fi
 
 # CI looks for this file to tell a corpus that cannot be had from a failure of ours.
@@ -33,13 +33,11 @@ status=0
 # SUPERB: the teacher hears it once. A log-mel normalised by utterance would have nothing left to
 # tell speakers by after mean pooling, a raw one is not what recognition is fed.
 ./star.sh \
-    --valid_set valid \
-    --asr_train asr_train --asr_valid asr_valid --asr_test asr_test \
-    --sid_train sid_train --sid_valid sid_valid --sid_test sid_test \
-    --min_duration 0.5 --valid_hours 0.05 --head_valid_hours 0.08 --channel_seed 0 \
-    --teacher downloads/whisper-base-encoder \
-    --systems "teacher student undistilled logmel_raw" \
-    --feature_cache "${cache}" --head_nj 2 --greedy true \
+    --valid_set valid --asr_sets "asr_train asr_valid asr_test" --sid_sets "sid_train sid_valid sid_test" \
+    --prepare_args "--min_duration 0.5 --max_hours ${hours} valid=0.05 asr_valid=0.08 sid_valid=0.08" \
+    --channel_seed 0 --teacher downloads/whisper-base-encoder --distil_args "--model_conf ${cache}" \
+    --systems "teacher student undistilled logmel_raw" --frontend_conf "normalize=true ${cache}" \
+    --inference_args "" --head_nj 2 \
     "${opts[@]}" ${rest[@]+"${rest[@]}"} || status=$?
 [ "${status}" -ne 3 ] || touch .cannot_fetch
 exit "${status}"

@@ -3,10 +3,8 @@
 # then recognition as SUPERB does it on student and teacher, and the student fine-tuned.
 #   ./run.sh                                            fetch the corpus, then all of it
 #   ./run.sh --librispeech /corpora/LibriSpeech --model starhubert_l --ngpu 8
-#   ./run.sh --rehearse true                            all of it in minutes, on a miniature corpus
 #   ./run.sh --help                                     every option of star.sh, which may follow
 set -euo pipefail
-. ./rehearsal/option.sh
 
 model=starhubert      # starhubert, starhubert_l, _s, _xs; starwavlm; starwav2vec2
 librispeech=          # LibriSpeech/ or its parent; empty: fetched to downloads/
@@ -17,19 +15,19 @@ accum_grad=1          # Parts of a step, where 48 utterances divided by ngpu do 
 train_set=train_960   # train_100 in the 100 h recipe
 asr_test="test_clean test_other dev_clean dev_other"
 skip_asr=false        # Skip recognition, and do not fetch what only it needs
-star_args=            # More options of star_train, e.g. "--use_amp true"
+distil_args=          # More options of star_train, e.g. "--use_amp true"
 local_data_opts=      # More options of local/data.sh, e.g. "--download_dir /scratch"
 
 rest=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --model | --librispeech | --lm | --ngpu | --accum_grad | --train_set | --asr_test | \
-            --skip_asr | --star_args | --local_data_opts)
+            --skip_asr | --distil_args | --local_data_opts)
             [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; }
             printf -v "${1#--}" '%s' "$2"
             shift 2 ;;
         --help | -h)
-            sed -n '2,/^rest=/p' "$0" | grep -v '^set -e\|^\. \|^rest='
+            sed -n '2,/^rest=/p' "$0" | grep -v '^set -e\|^rest='
             exec ./star.sh --help ;;
         *)
             rest+=("$1")
@@ -63,11 +61,10 @@ asr_opts=()
 if [ "${skip_asr}" != true ]; then
     sets+=" train_clean_100 dev_clean ${asr_test}"
     # Frozen: characters, the best of each frame. Fine-tuned: SentencePiece.
-    asr_opts=(--asr_train train_clean_100 --asr_valid dev_clean --asr_test "${asr_test}"
-        --token_type char --greedy true --inference_asr_model valid.cer_ctc.best.pth
-        --finetune_config conf/train_asr_finetune.yaml --finetune_model valid.cer_ctc.ave.pth)
-    [ "${lm}" != true ] || asr_opts+=(--lm_file downloads/lm/4-gram.arpa.gz
-        --lexicon downloads/lm/librispeech-vocab.txt)
+    asr_opts=(--asr_sets "train_clean_100 dev_clean ${asr_test}" --systems "teacher student finetuned"
+        --token_type char --vocab_size 300 --inference_args "" --asr_model valid.cer_ctc)
+    [ "${lm}" != true ] || asr_opts+=(--lm_args
+        "--lm_file downloads/lm/4-gram.arpa.gz --lexicon downloads/lm/librispeech-vocab.txt")
 fi
 
 # LibriSpeech's longest utterance lasts 35 s: nothing of a test set may be dropped. SUPERB sums
@@ -75,9 +72,8 @@ fi
 data_opts="--sets ${sets} --lm ${lm} ${librispeech:+--librispeech ${librispeech}}"
 ./star.sh \
     --local_data_opts "${data_opts} ${local_data_opts}" \
-    --train_set "${train_set}" --valid_set dev --valid_hours 1 --max_duration 36 --nj 8 \
-    --teacher "${teacher}" --star_config "conf/train_${model}.yaml" \
-    --star_args "${accumulation} ${star_args}" \
+    --train_set "${train_set}" --valid_set dev --prepare_args "--max_duration 36 --max_hours dev=1" --nj 8 \
+    --teacher "${teacher}" --students "train_${model}" --distil_args "${accumulation} ${distil_args}" \
     --expdir "exp/${model}" --results "results/${model}" \
-    --systems "teacher student" --normalize_states false --ngpu "${ngpu}" \
-    ${asr_opts[@]+"${asr_opts[@]}"} --skip_asr "${skip_asr}" ${rest[@]+"${rest[@]}"}
+    --systems "teacher student" --frontend_conf normalize=false --ngpu "${ngpu}" \
+    ${asr_opts[@]+"${asr_opts[@]}"} ${rest[@]+"${rest[@]}"}

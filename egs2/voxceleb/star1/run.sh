@@ -4,13 +4,11 @@
 # VoxCeleb1 itself (--distil true). Options of star.sh (--help lists them) may follow.
 #   ./run.sh --voxceleb1 DIR --student DIR                     identification, x-vector
 #   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --sv_config conf/train_sv_ecapa.yaml
-#   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --systems student \
-#       --sv_config conf/train_sv_ecapa_joint.yaml --sv_init ecapa           full fine-tuning
-#   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --systems student \
-#       --sv_config conf/train_sv_ecapa_lm.yaml --sv_init ecapa_joint        large margin
-#   ./run.sh --rehearse true                       all of it in minutes, on a miniature corpus
+#   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --systems student \    full fine-tuning
+#       --sv_config conf/train_sv_ecapa_joint.yaml --sv_args "--init_param exp/sv_ecapa_student/valid.eer.best.pth"
+#   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --systems student \    large margin
+#       --sv_config conf/train_sv_ecapa_lm.yaml --sv_args "--init_param exp/sv_ecapa_joint_student/valid.eer.best.pth"
 set -euo pipefail
-. ./rehearsal/option.sh
 
 voxceleb1=${VOXCELEB1:-}    # folder with dev/wav and test/wav, or with wav
 lists=${VOXCELEB1_LISTS:-}  # folder of the official lists; empty: beside the audio, or downloaded
@@ -44,14 +42,14 @@ esac
 # Through the environment, so that paths may hold spaces.
 export VOXCELEB1=${voxceleb1} VOXCELEB1_LISTS=${lists}
 
-# VoxCeleb1's longest utterance has 145 s; the official lists need every one of them. SUPERB
-# sums the states as they are.
+# VoxCeleb1's longest utterance has 145 s; the official lists need every one of them, a distillation
+# does without those of more than 30 s. SUPERB sums the states as they are.
+longest="150 distil_train=30 distil_valid=30"
+[ "${distil}" = true ] || longest=150
 ./star.sh \
     --local_data_opts "${data_opts}" \
     "${student_opts[@]}" --teacher facebook/hubert-base-ls960 \
-    --sid_train sid_train --sid_valid sid_valid --sid_test sid_test \
-    --sv_train sv_train --sv_valid sv_valid --sv_test sv_test \
-    --sv_trials "vox1_o_cleaned vox1_o" \
-    --speaker_max_duration 150 --keep_tests true --normalize_states false \
+    --sid_sets "sid_train sid_valid sid_test" --sv_sets "sv_train sv_valid sv_test vox1_o_cleaned vox1_o" \
+    --prepare_args "--max_duration ${longest} --whole sid_test" --frontend_conf normalize=false \
     --systems "student undistilled teacher logmel" \
     --ngpu 1 --nj 8 ${rest[@]+"${rest[@]}"}

@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by rehearsal/rehearse.sh: the rehearsal of the VoxCeleb1 recipe. Paths are those of
+# Sourced by rehearse.sh: the rehearsal of the VoxCeleb1 recipe. Paths are those of
 # rehearsal_run.
 
 make_corpus() {
     fetch_demo_clips || return $?
-    ${python} rehearsal/make_voxceleb.py "${clips[@]}" --outdir "$1/corpus"
+    ${python} "${here}"/make_voxceleb.py "${clips[@]}" --outdir "$1/corpus"
 }
 
 # A miniature has not the official number of utterances and trials.
@@ -20,5 +20,5 @@ done
 # The steps to a better verification, each from the one before, on a student that is there.
 step="--student exp/train_star/student --systems student --stage 12 --sv_config conf/train_sv_ecapa"
 more=("${step}.yaml --stop_stage 12"
-    "${step}_joint.yaml --sv_init ecapa --stop_stage 12"
-    "${step}_lm.yaml --sv_init ecapa_joint --stop_stage 13")
+    "${step}_joint.yaml --stop_stage 12 --sv_args --init_param=exp/sv_ecapa_student/valid.eer.best.pth"
+    "${step}_lm.yaml --stop_stage 13 --sv_args --init_param=exp/sv_ecapa_joint_student/valid.eer.best.pth")

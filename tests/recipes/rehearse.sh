@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
 # Rehearse a recipe: every stage of its run.sh on a miniature corpus in the corpus's own
-# layout, with miniature teachers and the recipe's own configurations, shrunk by
-# overlay.yaml. Called by ./run.sh --rehearse true [--python PYTHON] [options of run.sh].
-# It happens in rehearsal_run/, where the recipe's files are links: the recipe's own data,
-# dump, exp and results are not touched. local/rehearsal.sh says what this recipe needs.
+# layout, with miniature teachers and the recipe's own configurations, shrunk by overlay.yaml.
+#   make rehearse RECIPE=voxceleb
+#   tests/recipes/rehearse.sh voxceleb [--python PYTHON] [options of run.sh]
+# It happens in the recipe's rehearsal_run/, where its files are links: its own data, dump, exp
+# and results are not touched. RECIPE.sh beside this file says what the recipe needs.
+# shellcheck disable=SC2034,SC2317,SC2329  # what RECIPE.sh uses
 set -euo pipefail
 
 title() { echo; echo "=== $*"; }
 fail() { echo "rehearsal: $*" >&2; exit 1; }
 
+here=$(cd "$(dirname "$0")" && pwd)
 python=python3
+recipe=
 given=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --help | -h) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
+        --help | -h) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
         --python) python=${2:?--python needs a value}; shift 2 ;;
-        *) given+=("$1"); shift ;;
+        *) if [ -n "${recipe}" ]; then given+=("$1"); else recipe=$1; fi; shift ;;
     esac
 done
 # A path from here would lead nowhere from rehearsal_run.
@@ -23,50 +27,48 @@ case "${python%% *}" in
     /*) ;;
     */*) python=${PWD}/${python} ;;
 esac
-[ -f local/rehearsal.sh ] || fail "no local/rehearsal.sh here; see egs2/TEMPLATE/star1/README.md"
+[ -f "${here}/${recipe}.sh" ] && [ -d "${here}/../../egs2/${recipe}" ] \
+    || fail "'${recipe}' is no recipe with a rehearsal; see ${here}/README.md"
+cd "${here}/../../egs2/${recipe}/star1"
 # More threads only get in each other's way in models of this size.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 started=${SECONDS}
-recipe=${PWD##*/egs2/}
 run=${PWD}/rehearsal_run
 log=${run}/rehearsal.log
 
 # Clips of the demo corpus, which is fetched once; a recipe may take others.
-demo=$(cd rehearsal && pwd -P)/../../../amazon_queen/star1
+demo=$(cd ../../amazon_queen/star1 && pwd)
 clips=(--root "${demo}" --datadirs "${demo}"/data/asr_{train,valid,test})
 fetch_demo_clips() {
-    rm -f .cannot_fetch  # CI looks for it, as in the demo.
-    local status=0
     (
         # One at a time, where recipes are rehearsed side by side.
-        exec 9< rehearsal/rehearse.sh
+        exec 9< "${here}/rehearse.sh"
         ! command -v flock > /dev/null || flock 9
         # The demo's local/data.sh writes this set last.
         [ ! -f "${demo}/data/sid_test/wav.scp" ] || exit 0
         cd "${demo}" && PYTHON=${python} local/data.sh --fetch_teacher false
-    ) || status=$?
-    [ "${status}" -ne 3 ] || touch .cannot_fetch
-    return "${status}"
+    )
 }
 
-# What local/rehearsal.sh may set; make_corpus DIR is its own.
-make_corpus() { fail "local/rehearsal.sh defines no make_corpus"; }
+# What RECIPE.sh may set; make_corpus DIR is its own.
+make_corpus() { fail "${here}/${recipe}.sh defines no make_corpus"; }
 options=()       # Of run.sh, in every call.
 first=()         # Of run.sh, in those of the whole recipe.
 more=()          # Of run.sh, in a further call each.
 results=results  # Folder of results.json,
 expect=()        # SYSTEM.METRIC that it must hold,
 packs=(student)  # and packs that must be there.
-overlay=rehearsal/overlay.yaml  # What shrinks the configurations.
-. local/rehearsal.sh
+overlay=${here}/overlay.yaml  # What shrinks the configurations.
+# shellcheck disable=SC1090
+. "${here}/${recipe}.sh"
 
 title "rehearsal of ${recipe}: corpus, teachers, configurations"
 rm -rf "${run}"
 mkdir -p "${run}"
 make_corpus "${run}"
-${python} rehearsal/make_teachers.py --outdir "${run}/teachers"
-${python} rehearsal/shrink.py --overlay "${overlay}" --confdir conf --outdir "${run}/conf"
-for file in run.sh star.sh path.sh parse_options.sh stages local rehearsal; do
+${python} "${here}"/make_teachers.py --outdir "${run}/teachers"
+${python} "${here}"/shrink.py --overlay "${overlay}" --confdir conf --outdir "${run}/conf"
+for file in *.sh local; do
     ln -s "../${file}" "${run}/${file}"
 done
 cd "${run}"
@@ -103,7 +105,7 @@ echo "stopped; ${checkpoint} is there"
 
 title "the same again, and all stages after it"
 call ${first[@]+"${first[@]}"} --stage 5 \
-    --hf_repo nobody/rehearsal --license cc-by-4.0 --upload_dry_run true
+    --hf_repo nobody/rehearsal --pack_args "--license cc-by-4.0" --upload_args "--dry_run true"
 grep -q "resumed using" "${stopped}"/train.log || fail "${stopped}/train.log: did not resume"
 
 for further in ${more[@]+"${more[@]}"}; do
@@ -113,15 +115,15 @@ for further in ${more[@]+"${more[@]}"}; do
 done
 
 title "check of all outputs"
-${python} rehearsal/check_outputs.py --expdir exp --results "${results}" \
+${python} "${here}"/check_outputs.py --expdir exp --results "${results}" \
     --expect ${expect[@]+"${expect[@]}"} --packs "${packs[@]}"
 title "seconds by stage"
-${python} rehearsal/stage_times.py "${log}"
+${python} "${here}"/stage_times.py "${log}"
 cat << EOF
 
 Rehearsed in $((SECONDS - started)) s: ${recipe}
 Not rehearsed: GPUs (NCCL, AMP in bf16 or fp16, memory), Slurm and several nodes, downloads and
 their checksums, published teachers, the upload itself (stage 17 only shows what it would send),
-and what shows at full size alone: time, disk, convergence. Where there are GPUs, --ngpu 2 beside
---rehearse true rehearses on two of them.
+and what shows at full size alone: time, disk, convergence. Where there are GPUs, --ngpu 2
+rehearses on two of them.
 EOF

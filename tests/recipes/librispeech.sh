@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by rehearsal/rehearse.sh: the rehearsal of both LibriSpeech recipes. Paths are
+# Sourced by rehearse.sh: the rehearsal of both LibriSpeech recipes. Paths are
 # those of rehearsal_run.
 
 make_corpus() {
     fetch_demo_clips || return $?
-    ${python} rehearsal/make_librispeech.py "${clips[@]}" --outdir "$1/corpus"
-    ${python} rehearsal/make_lm.py --corpus "$1/corpus/LibriSpeech" --outdir "$1/downloads/lm"
+    ${python} "${here}"/make_librispeech.py "${clips[@]}" --outdir "$1/corpus"
+    ${python} "${here}"/make_lm.py --corpus "$1/corpus/LibriSpeech" --outdir "$1/downloads/lm"
 }
 
 # Decoding through the n-gram needs a library that has no wheel for the newest Python.
@@ -24,18 +24,18 @@ results=results/${model}
 # miniature's words hold few pieces.
 options=(--librispeech corpus --lm "${lm}" --local_data_opts "--allow_fewer true --lm false"
     --teacher "teachers/${teacher}" --ngpu 0 --cpu_ranks 2 --nj 2 --head_nj 2
-    --finetune_vocab_size 60)
+    --vocab_size 60)
 packs=(student asr asr_finetuned)
 ways=("")
 [ "${lm}" = false ] || ways+=(_lm)
 case "${recipe}" in
-    librispeech/*)
+    librispeech)
         tests="test_clean test_other"
         # The other families, distilled alone: one in a single process, one from shards, whose
         # batches are made within each of the two processes and so hold fewer utterances.
         more=("--model starwavlm --teacher teachers/wavlm --stage 4 --stop_stage 5 --cpu_ranks 1"
-            "--model starwav2vec2 --teacher teachers/wav2vec2 --shards true --stage 2 --stop_stage 5
-                --star_args --expected_batch=4") ;;
+            "--model starwav2vec2 --teacher teachers/wav2vec2 --train_shards dump/shards/train_960 --stage 2 --stop_stage 5
+                --distil_args --expected_batch=4") ;;
     *) tests=test_clean ;;
 esac
 options+=(--asr_test "${tests}")
