@@ -174,7 +174,7 @@ def load(
 
     Args:
         name_or_directory: Hugging Face directory, hub name, the folder of a distillation, a file
-            of ``star_onnx``, or any teacher.
+            of ``star_export onnx``, or any teacher.
         device: Where it runs; ONNX files on the CPU.
         dtype: Type that a student computes in: ``float32``, ``bfloat16`` or ``float16``; a
             teacher has its own rules, and an ONNX file its own type.

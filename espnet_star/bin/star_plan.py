@@ -34,16 +34,16 @@ def get_parser() -> argparse.ArgumentParser:
             nargs=2,
             required=split == "valid",
             metavar=("SOURCE", "PREPARED"),
-            help="Directories before and after star_prepare_data; the second may be absent"
+            help="Directories before and after star_data prepare; the second may be absent"
             + ("; not with --train_shards" if split == "train" else ""),
         )
-    parser.add_argument("--min_duration", type=float, default=0.1, help="As star_prepare_data")
-    parser.add_argument("--max_duration", type=float, default=30.0, help="As star_prepare_data")
+    parser.add_argument("--min_duration", type=float, default=0.1, help="As star_data prepare")
+    parser.add_argument("--max_duration", type=float, default=30.0, help="As star_data prepare")
     parser.add_argument("--max_hours", type=float, default=None, help="Of the training set")
     parser.add_argument("--valid_hours", type=float, default=None, help="Of the other one")
     parser.add_argument("--nj", type=positive, default=2, help="Processes that read headers")
     parser.add_argument("--ranks", type=positive, default=1, help="GPUs, or CPU processes")
-    parser.add_argument("--out", default=None, help="Write the numbers there, as JSON")
+    parser.add_argument("--output", default=None, metavar="FILE", help="JSON file for the numbers")
     return parser
 
 
@@ -59,13 +59,13 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
         {"train": args.max_hours, "valid": args.valid_hours},
         args.nj,
     )
-    return report(plan_training(config, sets, args.ranks), args.out)
+    return report(plan_training(config, sets, args.ranks), args.output)
 
 
-def report(plan: Plan, out: str | None) -> int:
+def report(plan: Plan, output: str | None) -> int:
     """Print a plan, write its numbers; returns the exit code."""
-    if out:
-        write_json(out, plan.content | {"notes": plan.notes, "problems": plan.problems})
+    if output:
+        write_json(output, plan.content | {"notes": plan.notes, "problems": plan.problems})
     needs = [f"needs: {'; '.join(plan.needs)}"] if plan.needs else []
     notes = [f"note: {note}" for note in plan.notes]
     print("\n".join([*plan.lines, *needs, *notes]), flush=True)

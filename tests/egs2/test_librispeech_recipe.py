@@ -57,8 +57,8 @@ def value(words, option):
     return words[words.index(option) + 1]
 
 
-def tool(calls, name):
-    return [words[2:] for words in calls if words[2:3] == [name]]
+def tool(calls, *names):
+    return [words[2:] for words in calls if words[2 : 2 + len(names)] == [*names]]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -125,11 +125,11 @@ def test_only_what_is_used_is_fetched(recipe):
 
 def test_no_utterance_of_a_test_set_is_dropped(recipe):
     calls, _ = recipe("--stage", "2", "--stop_stage", "3")
-    prepared = tool(calls, "star_prepare_data")
+    prepared = tool(calls, "star_data", "prepare")
     assert {value(words, "--max_duration") for words in prepared} == {"36"}
-    limited = {value(words, "--srcdir") for words in prepared if "--max_hours" in words}
+    limited = {value(words, "--source") for words in prepared if "--max_hours" in words}
     assert limited == {"data/dev"}
-    checked = [value(words, "--datadir") for words in tool(calls, "star_check_data")]
+    checked = [value(words, "--data_dir") for words in tool(calls, "star_data", "check")]
     assert {"dump/raw/test_clean", "dump/raw/test_other", "dump/raw/dev_other"} <= set(checked)
 
 
@@ -137,8 +137,8 @@ def test_heads_are_trained_as_configured(recipe):
     """Fails if a head gets another's tokens or frontend, or GPUs share it by DataParallel."""
     calls, jobs = recipe("--stage", "7", "--stop_stage", "8")
     tokens = {
-        value(words, "--outdir"): value(words, "--token_type")
-        for words in tool(calls, "star_tokens")
+        value(words, "--output_dir"): value(words, "--token_type")
+        for words in tool(calls, "star_data", "tokens")
     }
     assert tokens == {"exp/starhubert/tokens_char": "char", "exp/starhubert/tokens_finetune": "bpe"}
     assert [name for name, _, _ in jobs] == ["asr_teacher", "asr_student", "asr_finetuned"]
@@ -175,7 +175,9 @@ def test_every_set_is_decoded_by_every_head(recipe):
     tuned = by_name["asr_finetuned_dev_other"]
     assert value(tuned, "--asr_model_file").endswith("asr_finetuned/valid.cer_ctc.ave.pth")
     assert not [name for name in by_name if name.startswith("asr_finetuned_lm")]
-    scored = {value(words, "--hyp"): value(words, "--out") for words in tool(calls, "star_score")}
+    scored = {
+        value(words, "--hyp"): value(words, "--output") for words in tool(calls, "star_score")
+    }
     assert len(scored) == 20
     hypothesis = f"{folder}/test_other_lm/1best_recog/text"
     assert scored[hypothesis] == f"{folder}/score_lm_test_other.json"
@@ -205,7 +207,7 @@ def test_results_and_packs_have_the_fine_tuned_student(recipe):
         "wer_test_other",
         "cer_test_other",
     ]
-    packs = {value(words, "--outpath"): words for words in tool(calls, "star_pack")}
+    packs = {value(words, "--output"): words for words in tool(calls, "star_export", "pack")}
     assert {Path(path).stem for path in packs} == {"student", "asr", "asr_finetuned"}
     tuned = packs["exp/starhubert/packs/asr_finetuned.zip"]
     assert value(tuned, "--model_file") == "valid.cer_ctc.ave.pth"

@@ -86,21 +86,30 @@ def recipe(tmp_path):
 def test_report_of_every_head_with_layers(recipe):
     """Fails if a head is left out of the report, or one is named that does not exist."""
     heads = ["exp/asr_student", "exp/sid_student"]
-    results = ["--results", "results/results.json", "--outdir", "results/report"]
-    expected = ["star_report", "exp/train_star", "--heads", *heads, *results, "--force", "true"]
+    results = ["--results", "results/results.json", "--output_dir", "results/report"]
+    expected = [
+        "star_report",
+        "--expdir",
+        "exp/train_star",
+        "--heads",
+        *heads,
+        *results,
+        "--force",
+        "true",
+    ]
     assert recipe("--stage", "15", "--stop_stage", "15") == [expected]
 
 
 def test_packs_without_an_upload(recipe):
     """Fails if a model is not packed, or something is sent that nobody asked to send."""
     calls = recipe("--stage", "16", "--description", "two words")
-    packed = [(words[1], words[words.index("--outpath") + 1]) for words in calls]
-    assert [words[0] for words in calls] == ["star_pack"] * 3
+    packed = [(words[2], words[words.index("--output") + 1]) for words in calls]
+    assert [words[:2] for words in calls] == [["star_export", "pack"]] * 3
     names = [("ssl", "student"), ("asr", "asr"), ("cls", "sid")]
     assert packed == [(task, f"exp/packs/{name}.zip") for task, name in names]
     for words in calls:
         assert words[words.index("--description") + 1] == "two words"
-        assert words[words.index("--results") + 1] == "results/RESULTS.md"
+        assert words[words.index("--results") + 1] == "results/results.json"
     assert "--inference_args=--ctc_weight 1.0 --beam_size 1" in calls[1]
 
 
@@ -111,7 +120,16 @@ def test_uploads(recipe, dry):
     calls = recipe("--stage", "17", "--hf_repo", "me/m", "--license", "mit", *skip)
     pairs = [("student", "me/m"), ("asr", "me/m_asr"), ("sid", "me/m_sid")]
     assert calls == [
-        ["star_upload", "--pack", f"exp/packs/{name}.zip", "--hf_repo", repo, "--dry_run", dry]
+        [
+            "star_export",
+            "upload",
+            "--pack",
+            f"exp/packs/{name}.zip",
+            "--hf_repo",
+            repo,
+            "--dry_run",
+            dry,
+        ]
         for name, repo in pairs
     ]
 
@@ -173,9 +191,18 @@ def test_how_the_processes_are_started(recipe, monkeypatch, options, start):
 def test_shards_instead_of_lists(recipe):
     """Fails if shards are made and not read, or read and not made."""
     made = recipe("--stage", "2", "--stop_stage", "3", "--shards", "true")
-    sharded = ["star_shards", "--datadir", "dump/raw/a", "--outdir", "dump/shards/a", "--nj", "2"]
+    sharded = [
+        "star_data",
+        "shards",
+        "--data_dir",
+        "dump/raw/a",
+        "--output_dir",
+        "dump/shards/a",
+        "--nj",
+        "2",
+    ]
     assert sharded in made
-    assert ["star_check_data", "--datadir", "dump/shards/a", "--histogram", "false"] in made
+    assert ["star_data", "check", "--data_dir", "dump/shards/a", "--histogram", "false"] in made
     words = distillation(recipe, "--shards", "true")
     assert words[words.index("--train_shards") + 1] == "dump/shards/a"
     assert "--train_shape_file" not in words and "--valid_shape_file" in words
@@ -203,6 +230,6 @@ def test_one_test_set_keeps_its_names(recipe, tmp_path):
     sets = ["--asr_train", "tr", "--asr_valid", "va", "--asr_test", "te", "--systems", "student"]
     calls = recipe("--stage", "9", "--stop_stage", "14", *sets)
     path = "exp/asr_student/score.json"
-    assert ["--out", path] == calls[1][-2:] and calls[1][:2] == ["star_score", "asr"]
+    assert ["--output", path] == calls[1][-2:] and calls[1][:2] == ["star_score", "asr"]
     add = next(words for words in calls if words[:2] == ["star_score", "add"])
     assert add[add.index("--metric") + 1 :] == [f"wer={path}#wer", f"cer={path}#cer"]

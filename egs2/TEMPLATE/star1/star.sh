@@ -193,7 +193,7 @@ if ! "${skip_data_prep}"; then
         if ! "${ready}"; then
             [ -z "${train_set}" ] || prepare "${train_set}" "${distill_hours}"
             prepare "${valid_set}" "${valid_hours}"
-            ! "${shards}" || star star_shards --datadir "${raw}/${train_set}" --outdir "${shard_dir}" --nj "${nj}"
+            ! "${shards}" || star star_data shards --data_dir "${raw}/${train_set}" --output_dir "${shard_dir}" --nj "${nj}"
         fi
         if [ -n "${asr_train}" ]; then
             prepare "${asr_train}" "${asr_hours}"
@@ -216,7 +216,7 @@ if ! "${skip_data_prep}"; then
         log "Stage 3: check before hours are spent"
         if ! "${ready}"; then
             for set in ${train_set} "${valid_set}"; do check "${set}"; done
-            for place in ${train_shards}; do star star_check_data --datadir "${place}" --histogram false; done
+            for place in ${train_shards}; do star star_data check --data_dir "${place}" --histogram false; done
         fi
         if [ -n "${asr_train}" ]; then
             for set in "${asr_train}" "${asr_valid}" "${asr_tests[@]}"; do
@@ -232,9 +232,9 @@ if ! "${skip_data_prep}"; then
         fi
         if [ -n "${sv_train}" ]; then
             check "${sv_train}" --need utt2spk
-            star star_trials --trials "data/${sv_valid}/trials" --datadir "${raw}/${sv_valid}"
+            star star_data trials --trials "data/${sv_valid}/trials" --data_dir "${raw}/${sv_valid}"
             for list in ${sv_trials}; do
-                star star_trials --trials "data/${sv_test}/${list}" --datadir "${raw}/${sv_test}" --check true
+                star star_data trials --trials "data/${sv_test}/${list}" --data_dir "${raw}/${sv_test}" --dry_run true
             done
         fi
     fi

@@ -64,8 +64,8 @@ title "rehearsal of ${recipe}: corpus, teachers, configurations"
 rm -rf "${run}"
 mkdir -p "${run}"
 make_corpus "${run}"
-${python} rehearsal/make_teachers.py --outdir "${run}/teachers"
-${python} rehearsal/shrink.py --overlay "${overlay}" --confdir conf --outdir "${run}/conf"
+${python} rehearsal/make_teachers.py --output_dir "${run}/teachers"
+${python} rehearsal/shrink.py --overlay "${overlay}" --confdir conf --output_dir "${run}/conf"
 for file in run.sh star.sh path.sh parse_options.sh stages local rehearsal; do
     ln -s "../${file}" "${run}/${file}"
 done

@@ -45,10 +45,10 @@ decoder() {  # decoder WAY: sets the command and options that decode the present
 asr_training() {
     if in_range 7; then
         log "Stage 7: tokens"
-        star star_tokens --text "${raw}/${asr_train}/text" --outdir "${expdir}/tokens_${token_type}" \
+        star star_data tokens --text "${raw}/${asr_train}/text" --output_dir "${expdir}/tokens_${token_type}" \
             --token_type "${token_type}" --vocab_size "${vocab_size}"
-        [ -z "${finetune_config}" ] || star star_tokens --text "${raw}/${asr_train}/text" \
-            --outdir "${expdir}/tokens_finetune" --token_type "${finetune_token_type}" \
+        [ -z "${finetune_config}" ] || star star_data tokens --text "${raw}/${asr_train}/text" \
+            --output_dir "${expdir}/tokens_finetune" --token_type "${finetune_token_type}" \
             --vocab_size "${finetune_vocab_size}"
         # Utterances with more tokens than CTC has frames teach nothing: named before training.
         [ ${#asr_systems[@]} -eq 0 ] || { asr_head "${asr_systems[0]}"; can_align "${asr_config}"; }

@@ -15,7 +15,7 @@ plan() {  # What the distillation will take; fails where it cannot work.
         --min_duration "${min_duration}" --max_duration "${max_duration}" --nj "${nj}" \
         ${distill_hours:+--max_hours "${distill_hours}"} \
         ${valid_hours:+--valid_hours "${valid_hours}"} \
-        --ranks "${ranks}" --out "${star_exp}/plan.json" -- --ngpu "${ngpu}" "${distil_opts[@]}"
+        --ranks "${ranks}" --output "${star_exp}/plan.json" -- --ngpu "${ngpu}" "${distil_opts[@]}"
 }
 
 launch() {  # Sets distil: the command that starts every process of the distillation.
@@ -72,8 +72,8 @@ if ! "${skip_train}"; then
     fi
     if in_range 6; then
         log "Stage 6: averaged student to Hugging Face format"
-        star star_export --expdir "${star_exp}" --outdir "${student}" --force true \
+        star star_export transformers --expdir "${star_exp}" --output_dir "${student}" --force true \
             ${inference_model:+--model_file "${inference_model}"}
-        star star_export --student "${student}" --outdir "${undistilled}" --force true --random_init true
+        star star_export transformers --upstream "${student}" --output_dir "${undistilled}" --force true --random_init true
     fi
 fi

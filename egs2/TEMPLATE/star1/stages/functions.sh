@@ -53,7 +53,7 @@ frontend() {  # frontend SYSTEM: the options that tell one system from another
 }
 
 score() {  # score NAME TASK DIR REF HYP [FILE]: one line of output, all of it in DIR/score.json
-    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --out "$3/${6:-score.json}" | sed -n 1p)"
+    echo "$1: $(star star_score "$2" --ref "$4" --hyp "$5" --output "$3/${6:-score.json}" | sed -n 1p)"
 }
 
 of_test() {  # of_test SET: what names of a test set end in; nothing where it is the only one
@@ -63,7 +63,7 @@ of_test() {  # of_test SET: what names of a test set end in; nothing where it is
 check() {  # check SET OPTIONS...: refuse a prepared set that training would stumble over
     local set=$1
     shift
-    star star_check_data --datadir "${raw}/${set}" --histogram false "$@"
+    star star_data check --data_dir "${raw}/${set}" --histogram false "$@"
 }
 
 look() {  # look WHAT PLACE [MORE]: where something is, if it is there
@@ -73,7 +73,7 @@ look() {  # look WHAT PLACE [MORE]: where something is, if it is there
 prepare() {  # prepare SET HOURS [SUFFIX OPTIONS...]: data/SET to dump/raw/SET
     local set=$1 hours=$2 suffix=${3:-}
     shift $(($# < 3 ? $# : 3))
-    star star_prepare_data --srcdir "data/${set}" --dstdir "${raw}/${set}${suffix}" --nj "${nj}" \
+    star star_data prepare --source "data/${set}" --output_dir "${raw}/${set}${suffix}" --nj "${nj}" \
         --min_duration "${min_duration}" --max_duration "${max_duration}" --force "${force}" \
         ${hours:+--max_hours "${hours}"} "$@"
 }

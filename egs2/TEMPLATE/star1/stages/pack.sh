@@ -15,7 +15,7 @@ if in_range 16 && ! "${skip_packing}"; then
     log "Stage 16: packs in ${packs}"
     for model in "${models[@]}"; do
         case "${model}" in
-            student) source=(ssl --expdir "${star_exp}" --student "${student}"
+            student) source=(ssl --expdir "${star_exp}" --upstream "${student}"
                 ${inference_model:+--model_file "${inference_model}"}) ;;
             asr) source=(asr --expdir "${expdir}/asr_student" --inference_args="${decode_args}"
                 --model_file "${inference_asr_model}") ;;
@@ -24,8 +24,8 @@ if in_range 16 && ! "${skip_packing}"; then
             sid) source=(cls --expdir "${expdir}/sid_student" --model_file valid.acc.best.pth) ;;
             sv) source=(spk --expdir "${expdir}/sv_student${sv_tag}" --model_file valid.eer.best.pth) ;;
         esac
-        [ ! -f "${results}/RESULTS.md" ] || source+=(--results "${results}/RESULTS.md")
-        star star_pack "${source[@]}" --outpath "${packs}/${model}.zip" --force true \
+        [ ! -f "${results}/RESULTS.md" ] || source+=(--results "${results}/results.json")
+        star star_export pack "${source[@]}" --output "${packs}/${model}.zip" --force true \
             ${hf_repo:+--hf_repo "$(repo "${model}")"} ${license:+--license "${license}"} \
             ${description:+--description "${description}"}
     done
@@ -34,7 +34,7 @@ fi
 if in_range 17 && { ! "${skip_upload}" || "${upload_dry_run}"; }; then
     log "Stage 17: upload"
     for model in "${models[@]}"; do
-        star star_upload --pack "${packs}/${model}.zip" --hf_repo "$(repo "${model}")" \
+        star star_export upload --pack "${packs}/${model}.zip" --hf_repo "$(repo "${model}")" \
             --dry_run "${upload_dry_run}"
     done
 fi

@@ -4,5 +4,5 @@
 
 if "${ready}" && in_range 6 && [[ " ${systems} " == *" undistilled "* ]]; then
     log "Stage 6: ${student} with random weights, to compare with"
-    star star_export --student "${student}" --outdir "${undistilled}" --force true --random_init true
+    star star_export transformers --upstream "${student}" --output_dir "${undistilled}" --force true --random_init true
 fi

@@ -27,7 +27,7 @@ if in_range 14; then
             *) size=(--params 0) ;;
         esac
         rm -f "${results}/${system}.json"
-        star star_score add --file "${results}/${system}.json" --system "${system}" \
+        star star_score add --output "${results}/${system}.json" --system "${system}" \
             "${size[@]}" --metric "${metrics[@]}"
         files+=("${results}/${system}.json")
     done
@@ -35,12 +35,12 @@ if in_range 14; then
     metrics=(${finetune_config:+$(asr_metrics finetuned)})
     if [ ${#metrics[@]} -gt 0 ]; then
         rm -f "${results}/student_finetuned.json"
-        star star_score add --file "${results}/student_finetuned.json" \
+        star star_score add --output "${results}/student_finetuned.json" \
             --system "student, fine-tuned" --upstream "${student}" --metric "${metrics[@]}"
         files+=("${results}/student_finetuned.json")
     fi
     star star_score table --results "${files[@]}" \
-        --out "${results}/RESULTS.md" --json "${results}/results.json"
+        --output "${results}/RESULTS.md" "${results}/results.json"
     cat "${results}/RESULTS.md"
 fi
 
@@ -54,6 +54,6 @@ if in_range 15 && ! "${skip_report}" && ! "${ready}"; then
             [ ! -f "${dir}/config.yaml" ] || heads+=("${dir}")
         done
     done
-    star star_report "${star_exp}" ${heads[0]:+--heads "${heads[@]}"} \
-        --results "${results}/results.json" --outdir "${results}/report" --force true
+    star star_report --expdir "${star_exp}" ${heads[0]:+--heads "${heads[@]}"} \
+        --results "${results}/results.json" --output_dir "${results}/report" --force true
 fi

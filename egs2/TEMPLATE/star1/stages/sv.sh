@@ -7,7 +7,7 @@ if [ -n "${sv_train}" ] && ! "${skip_sv}"; then
         log "Stage 12: SV training"
         # ESPnet's balanced batches look for speakers under this name.
         cp "${raw}/${sv_train}/spk2utt" "${raw}/${sv_train}/category2utt"
-        star star_trials --trials "data/${sv_valid}/trials" --datadir "${raw}/${sv_valid}"
+        star star_data trials --trials "data/${sv_valid}/trials" --data_dir "${raw}/${sv_valid}"
         speakers=$(wc -l < "${raw}/${sv_train}/spk2utt")
         pairs=(--valid_data_path_and_name_and_type "${raw}/${sv_valid}/trial.scp,speech,sound"
             --valid_data_path_and_name_and_type "${raw}/${sv_valid}/trial2.scp,speech2,sound"
@@ -45,7 +45,7 @@ if [ -n "${sv_train}" ] && ! "${skip_sv}"; then
             dir=${expdir}/sv_${system}${sv_tag}
             for list in ${sv_trials}; do
                 echo "${system}, ${list}: $(star star_score sv --ref "data/${sv_test}/${list}" \
-                    --hyp "${dir}/${sv_test}/embed.scp" --out "${dir}/score_${list}.json")"
+                    --hyp "${dir}/${sv_test}/embed.scp" --output "${dir}/score_${list}.json")"
             done
         done
     fi

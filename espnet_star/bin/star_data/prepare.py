@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Prepare a Kaldi-style data directory: 16 kHz mono audio, every drop accounted for."""
 
 from __future__ import annotations
@@ -17,26 +16,25 @@ TOLD = ("clipped", "mixed down")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_prepare_data``."""
+    """Options of ``star_data prepare``."""
     parser = argparse.ArgumentParser(
-        prog="star_prepare_data",
+        prog="star_data prepare",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--srcdir",
+        "--source",
         required=True,
         help="Directory with wav.scp and, if there, segments, text, utt2spk, label",
     )
-    parser.add_argument("--dstdir", required=True, help="Directory to write")
+    parser.add_argument("--output_dir", required=True, help="Directory to write")
     parser.add_argument("--fs", type=int, default=16000, help="Sampling rate in Hz")
     parser.add_argument(
         "--audio_format", choices=("flac", "wav"), default="flac", help="Format of the audio files"
     )
     parser.add_argument(
-        "--min_samples", type=int, default=400, help="Drop utterances below this length"
+        "--min_duration", type=float, default=0.1, help="Drop shorter utterances, in seconds"
     )
-    parser.add_argument("--min_duration", type=float, default=0.1, help="The same in seconds")
     parser.add_argument(
         "--max_duration", type=float, default=30.0, help="Drop longer utterances, in seconds"
     )
@@ -71,11 +69,11 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def report(summary: Summary, dstdir: str) -> None:
+def report(summary: Summary, folder: str) -> None:
     """Print what was kept, what was done to the audio and why utterances were dropped."""
     if summary.up_to_date:
         print(
-            f"{dstdir} is up to date: {pluralize(summary.kept, 'utterance')}, "
+            f"{folder} is up to date: {pluralize(summary.kept, 'utterance')}, "
             f"{speech(3600 * summary.hours)}"
         )
         return
@@ -89,12 +87,12 @@ def report(summary: Summary, dstdir: str) -> None:
     if named:
         notes.append(f"to look at: {some(named, limit=3)}")
     if summary.details:
-        notes[-1] += f", see {dstdir}/{DETAILS}"
+        notes[-1] += f", see {folder}/{DETAILS}"
     dropped = left_out(summary.skipped)
     if dropped:
-        notes.append(f"left out: {dropped}, see {dstdir}/skipped.txt")
+        notes.append(f"left out: {dropped}, see {folder}/skipped.txt")
     size = f"{pluralize(summary.kept, 'utterance')}, {speech(3600 * summary.hours)}"
-    print("; ".join([f"{dstdir}: {size}", *notes]))
+    print("; ".join([f"{folder}: {size}", *notes]))
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -103,22 +101,21 @@ def main(cmd: Sequence[str] | None = None) -> None:
     audio = AudioOptions(
         fs=args.fs,
         audio_format=args.audio_format,
-        min_samples=args.min_samples,
         min_duration=args.min_duration,
         max_duration=args.max_duration,
         channel_seed=args.channel_seed,
     )
     options = PrepareOptions(
-        srcdir=args.srcdir,
-        dstdir=args.dstdir,
+        srcdir=args.source,
+        dstdir=args.output_dir,
         audio=audio,
         max_hours=args.max_hours,
         allow_mismatch=args.allow_mismatch,
         run_pipes=args.run_pipes,
     )
     run_tool(
-        "star_prepare_data",
-        lambda: report(prepare(options, nj=args.nj, force=args.force), args.dstdir),
+        "star_data prepare",
+        lambda: report(prepare(options, nj=args.nj, force=args.force), args.output_dir),
     )
 
 
