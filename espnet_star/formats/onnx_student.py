@@ -123,7 +123,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
             f"{path} needs the package onnxruntime ({error}); run pip install 'espnet_star[onnx]'"
         ) from error
     if not path.is_file():
-        raise StarError(f"{path} is no file; expected an ONNX model, as star_export onnx writes it")
+        raise StarError(f"{path} is not a file; expected an ONNX model of star_export onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
