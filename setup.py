@@ -61,7 +61,7 @@ EXTRAS = {
         "lightning>=2.6; python_version >= '3.12'",
         "tensorboard; python_version >= '3.12'",
     ],
-    # torch.export takes the options that star_onnx needs.
+    # torch.export takes the options that star_export onnx needs.
     "onnx": ["onnx", "onnxruntime", "onnxscript", "torch>=2.11"],
     # playwright drives a Chromium of the system's own; tests of the page skip without one.
     "test": ["pytest", "pytest-xdist", "playwright"],

@@ -12,6 +12,7 @@ from typing import Any
 from espnet2.utils.types import str2bool as espnet_str2bool
 
 from espnet_star.bin import our_tools
+from espnet_star.bin import subcommands as subcommand_modules
 from espnet_star.bin.command import str2bool
 from espnet_star.tasks.star import StarTask
 from espnet_star.tasks.table import TASKS
@@ -34,6 +35,8 @@ def own_parsers() -> dict[str, argparse.ArgumentParser]:
         module = importlib.import_module(f"espnet_star.bin.{tool}")
         if hasattr(module, "get_parser"):
             parsers[tool] = module.get_parser()
+        for name, own in subcommand_modules(tool).items():
+            parsers[f"{tool} {name}"] = importlib.import_module(own).get_parser()
     return parsers
 
 
@@ -94,12 +97,12 @@ def _value(action: argparse.Action) -> str:
 
 def command_section(tool: str, parser: argparse.ArgumentParser) -> list[str]:
     """Section of a command, with its subcommands."""
-    lines = heading(tool, "-")
+    lines = heading(tool, "^" if " " in tool else "-")
     # Descriptions are laid out for a terminal: blank lines part the paragraphs.
     lines += [escape(parser.description or ""), "", f".. program:: {tool}", ""]
     for action in options(parser):
         lines += describe(action, parser)
-    for name, sub in subcommands(parser).items():
+    for name, sub in subcommands(parser).items() if not subcommand_modules(tool) else ():
         lines += heading(f"{tool} {name}", "^")
         lines += [f".. program:: {tool} {name}", ""]
         for action in options(sub):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from espnet_star import __version__
-from espnet_star.bin import our_tools
+from espnet_star.bin import our_commands, our_tools
 from espnet_star.failures import one_line
 from espnet_star.launcher import set_argv
 from espnet_star.python_command import FILE, MODULE, PythonCommand, parse_python
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     if args[:1] in (["-h"], ["--help"]) or (not args and sys.stdin and sys.stdin.isatty()):
         print(__doc__)
-        print("Tools:", ", ".join(our_tools()))
+        print("Tools:", ", ".join(our_commands()))
         print("and every tool of espnet2.bin, such as asr_train and asr_inference")
         return
     if args[:1] == ["--version"]:
@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not is_espnet_tool(tool):
             from espnet_star.errors import unknown_name
 
-            known = [*our_tools(), *(f"{task}_train" for task in ("asr", "cls", "spk"))]
-            print(f"espnet_star: error: {unknown_name('tool', tool, known)}", file=sys.stderr)
+            print(
+                f"espnet_star: error: {unknown_name('tool', tool, meant_by(tool))}", file=sys.stderr
+            )
             raise SystemExit(2)
         if builds_a_model(tool):
             # A module of its own as __main__: multiprocessing imports it again in spawned
@@ -76,6 +77,13 @@ def tool_of(command: PythonCommand) -> str | None:
         return name
     # Python says itself that a file is missing; a bare word is more likely a tool's name.
     return name if name.isidentifier() and not Path(name).exists() else None
+
+
+def meant_by(tool: str) -> list[str]:
+    """Commands that an unknown name may stand for: those with a subcommand in it, else all."""
+    words = tool.split("_")
+    found = [name for name in our_commands() if name.partition(" ")[2] in words]
+    return found or [*our_commands(), *(f"{task}_train" for task in ("asr", "cls", "spk"))]
 
 
 def execute(arguments: Sequence[str]) -> NoReturn:

@@ -24,8 +24,8 @@ FAILED_CODE = 1
 INTERRUPTED_CODE = 130
 # Set to anything but nothing or 0: exceptions then go their way, as Python shows them.
 DEBUG = "ESPNET_STAR_DEBUG"
-# Options that name the folder a command writes to.
-_OPTIONS = ("--output_dir", "--outdir")
+# The option that names the folder a command writes to.
+_OPTION = "--output_dir"
 _noted: list[str | Path] = []
 
 
@@ -129,7 +129,7 @@ def _named_folder() -> str | None:
     words = sys.argv[1:]
     for at, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if name in _OPTIONS:
+        if name == _OPTION:
             return value if equals else next(iter(words[at + 1 :]), None)
     return None
 

@@ -101,7 +101,7 @@ class FiniteSteps:
         if self.skipped:
             return StarError(
                 f"{start}the loss of {self.skipped} of {self.steps} batches is NaN or infinite, "
-                f"e.g. with {some(self.suspects)}; check their audio (star_check_data), lower "
+                f"e.g. with {some(self.suspects)}; check their audio (star_data check), lower "
                 "the learning rate, or set use_amp to false"
             )
         return StarError(
@@ -113,7 +113,7 @@ class FiniteSteps:
         """Error for an epoch without a single finite loss to choose the best model by."""
         return StarError(
             f"epoch {epoch}: the loss of all {self.steps} validation batches is NaN or infinite, "
-            f"e.g. with {some(self.suspects)}; check their audio (star_check_data), or lower the "
+            f"e.g. with {some(self.suspects)}; check their audio (star_data check), or lower the "
             "learning rate and resume"
         )
 

@@ -26,7 +26,7 @@ class StarFrontend(AbsFrontend):
 
     Args:
         upstream: Student (Hugging Face directory, hub name, distillation experiment or a
-            file of ``star_onnx``), or a teacher.
+            file of ``star_export onnx``), or a teacher.
         kind: ``"student"``, ``"onnx"``, a kind of teacher, or ``"auto"``; see
             :mod:`espnet_star.catalog`.
         student: Kind of student that ``student_conf`` is for, ``star`` or

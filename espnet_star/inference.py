@@ -32,14 +32,26 @@ class Features:
             utterance's end. Of all, index 0 is the input of the first Transformer layer
             and index ``l`` the output of layer ``l``.
         lengths: Frames of each utterance, ``(B,)``, at 50 frames per second.
-        last: ``(B, N, D)``, the last of ``hidden_states``. Where that is the student's last
-            and the student has pre-norm layers, it has passed the final LayerNorm, as
-            transformers' ``last_hidden_state`` has.
+        final: What :attr:`last` gives; None where the last layer was not asked for.
     """
 
     hidden_states: tuple[torch.Tensor, ...]
     lengths: torch.Tensor
-    last: torch.Tensor
+    final: torch.Tensor | None
+
+    @property
+    def last(self) -> torch.Tensor:
+        """Output of the last layer, ``(B, N, D)``.
+
+        Of pre-norm layers it has passed the final LayerNorm, as transformers'
+        ``last_hidden_state`` has.
+
+        Raises:
+            StarError: If another layer was asked for, which ``hidden_states`` holds.
+        """
+        if self.final is None:
+            raise StarError("the last layer was not asked for; hidden_states holds what was")
+        return self.final
 
     def utterance(self, index: int) -> tuple[torch.Tensor, ...]:
         """Hidden states ``(N_i, D)`` of one utterance, without padding."""
@@ -88,7 +100,7 @@ class Speech2Features:
     def __call__(
         self,
         audio: Audio | Iterable[Audio],
-        rate: int | None = None,
+        sampling_rate: int | None = None,
         layer: Layer = ALL,
         batch_seconds: float | None = None,
     ) -> Features:
@@ -100,7 +112,7 @@ class Speech2Features:
             audio: A waveform ``(T,)`` (NumPy or torch, floating point or int16), a path to an
                 audio file of any rate and number of channels, or several of either: a list,
                 a tuple, a generator.
-            rate: Sampling rate of waveforms in Hz, 16000 by default. Files bring their own.
+            sampling_rate: That of waveforms in Hz, 16000 by default. Files bring their own.
             layer: ``"all"``, ``"last"``, or an index: 0 is the input of the first layer, L or
                 -1 the last output.
             batch_seconds: Most audio to encode at once, with its padding, to limit memory;
@@ -115,7 +127,7 @@ class Speech2Features:
         """
         layers = _layers(layer, self.num_layers)
         limit = _limit(batch_seconds)
-        waves = [waveform(item, rate, name) for name, item in _items(audio)]
+        waves = [waveform(item, sampling_rate, name) for name, item in _items(audio)]
         if not waves:
             raise StarError("no audio was given; expected at least one waveform or path")
         lengths = torch.tensor([len(wave) for wave in waves])
@@ -139,7 +151,62 @@ class Speech2Features:
                     state[index, :n] = values[row, :n]
                 if normalise:
                     last[index, :n] = self.encoder.output(chosen[-1][row, :n])
-        return Features(tuple(states), frames.to(self.device), last)
+        final = last if layers[-1] == self.num_layers else None
+        return Features(tuple(states), frames.to(self.device), final)
+
+    def stream(
+        self,
+        audio: Iterable[Audio],
+        sampling_rate: int | None = None,
+        layer: Layer = ALL,
+        batch_seconds: float = 60.0,
+    ) -> Iterator[Features]:
+        """Hidden states of a corpus, an utterance after the other, in constant memory.
+
+        Args:
+            audio: Paths or waveforms, read as they are needed.
+            sampling_rate: That of waveforms in Hz, 16000 by default.
+            layer: As in :meth:`__call__`.
+            batch_seconds: Audio to encode at once, with its padding.
+
+        Yields:
+            The features of one utterance, in the order of ``audio``; the batch's axis stays.
+
+        Raises:
+            StarError: As :meth:`__call__`; for an option before anything is read.
+
+        Example:
+            >>> for path, features in zip(paths, encode.stream(paths, layer="last")):
+            ...     numpy.save(f"{path}.npy", features.last[0])
+        """
+        _layers(layer, self.num_layers)
+        return self._stream(_items(audio), sampling_rate, layer, _limit(batch_seconds))
+
+    def _stream(
+        self,
+        items: Iterator[tuple[str, Audio]],
+        sampling_rate: int | None,
+        layer: Layer,
+        limit: float,
+    ) -> Iterator[Features]:
+        waves: list[torch.Tensor] = []
+        for name, item in items:
+            wave = waveform(item, sampling_rate, name)
+            longest = max(map(len, [*waves, wave]))
+            if waves and (len(waves) + 1) * longest > limit:
+                yield from self._one_by_one(waves, layer)
+                waves = []
+            waves.append(wave)
+        if waves:
+            yield from self._one_by_one(waves, layer)
+
+    def _one_by_one(self, waves: Sequence[torch.Tensor], layer: Layer) -> Iterator[Features]:
+        features = self(waves, layer=layer)
+        for row, frames in enumerate(features.lengths.tolist()):
+            part = slice(row, row + 1)
+            final = None if features.final is None else features.final[part, :frames]
+            states = tuple(state[part, :frames] for state in features.hidden_states)
+            yield Features(states, features.lengths[part], final)
 
     def _settle(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
         """Take up the type asked for; on a CPU only if the first batch shows that it is right."""
@@ -174,7 +241,7 @@ def load(
 
     Args:
         name_or_directory: Hugging Face directory, hub name, the folder of a distillation, a file
-            of ``star_onnx``, or any teacher.
+            of ``star_export onnx``, or any teacher.
         device: Where it runs; ONNX files on the CPU.
         dtype: Type that a student computes in: ``float32``, ``bfloat16`` or ``float16``; a
             teacher has its own rules, and an ONNX file its own type.

@@ -17,24 +17,26 @@ from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 Audio: TypeAlias = np.ndarray | torch.Tensor | str | Path
 
 
-def waveform(audio: Audio, rate: int | None, name: str) -> torch.Tensor:
+def waveform(audio: Audio, sampling_rate: int | None, name: str) -> torch.Tensor:
     """Samples ``(T,)`` at 16 kHz in float32, on the CPU.
 
     Args:
         audio: Waveform ``(T,)``, or the path of an audio file.
-        rate: Sampling rate of a waveform in Hz, None for 16000.
+        sampling_rate: That of a waveform in Hz, None for 16000.
         name: How messages call it.
 
     Raises:
         StarError: If it is empty, shorter than one frame, not finite, of another range than
-            -1 to 1, missing, of another shape or type, or ``rate`` is no rate.
+            -1 to 1, missing, of another shape or type, or ``sampling_rate`` is no rate.
     """
     if isinstance(audio, str | Path):
-        if rate is not None:
-            raise StarError(f"{name}: a file brings its own rate; leave rate={rate!r} out")
+        if sampling_rate is not None:
+            raise StarError(
+                f"{name}: a file brings its own rate; leave sampling_rate={sampling_rate!r} out"
+            )
         samples = read_mono(audio, SAMPLE_RATE)
     else:
-        samples = resample(_checked(_samples(audio, name), name), _rate(rate), SAMPLE_RATE)
+        samples = resample(_checked(_samples(audio, name), name), _rate(sampling_rate), SAMPLE_RATE)
     if not samples.size:
         raise StarError(f"{name} is empty; expected at least {RECEPTIVE_FIELD} samples at 16 kHz")
     if len(samples) < RECEPTIVE_FIELD:
@@ -79,8 +81,9 @@ def _rate(rate: int | None) -> int:
         return SAMPLE_RATE
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer):
         raise StarError(
-            f"rate must be a whole number of Hz such as 44100, got {rate!r} ({type(rate).__name__})"
+            f"sampling_rate must be a whole number of Hz such as 44100, got {rate!r} "
+            f"({type(rate).__name__})"
         )
     if rate <= 0:
-        raise StarError(f"rate must be above 0 Hz, got {rate}")
+        raise StarError(f"sampling_rate must be above 0 Hz, got {rate}")
     return int(rate)

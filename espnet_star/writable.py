@@ -14,7 +14,7 @@ def check_writable(directory: str | Path, option: str) -> None:
 
     Args:
         directory: The folder.
-        option: What names it on the command line, e.g. ``--outdir``.
+        option: What names it on the command line, e.g. ``--output_dir``.
 
     Raises:
         StarError: If a file is in its place or its way, or it is read-only.

@@ -134,7 +134,7 @@ def onnx_files(tiny_options, tmp_path_factory):
     """Folder with a student's directory, ``student``, and all formats of it, ``files``."""
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package, reason="the extra onnx is not installed")
-    from espnet_star.bin import star_onnx
+    from espnet_star.bin import star_export
     from espnet_star.students import StarEncoder
 
     directory = tmp_path_factory.mktemp("onnx")
@@ -145,8 +145,15 @@ def onnx_files(tiny_options, tmp_path_factory):
             parameter.add_(0.1 * torch.randn_like(parameter))
     student.save_pretrained(directory / "student")
     options = ["--precision", "float32", "float16", "int8", "--program", "true"]
-    star_onnx.main(
-        ["--upstream", f"{directory}/student", "--outdir", f"{directory}/files", *options]
+    star_export.main(
+        [
+            "onnx",
+            "--upstream",
+            f"{directory}/student",
+            "--output_dir",
+            f"{directory}/files",
+            *options,
+        ]
     )
     return directory
 

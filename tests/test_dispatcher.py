@@ -89,6 +89,50 @@ def test_a_misspelt_tool_is_one_line(arguments, capsys, started):
     assert not started
 
 
+def test_a_former_name_leads_to_the_new_one(capsys):
+    """Fails if whoever has a script from before is not told how its tools are called now."""
+    for name, command in (
+        ("star_import_corpus", "star_data import"),
+        ("star_onnx", "star_export onnx"),
+    ):
+        with pytest.raises(SystemExit):
+            dispatcher.main([name])
+        assert f"unknown tool '{name}'. Did you mean '{command}'?" in capsys.readouterr().err
+
+
+def test_a_misspelt_subcommand_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        dispatcher.main(["star_data", "chek", "--data_dir", "x"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert "unknown subcommand of star_data 'chek'. Did you mean 'check'? Known: check, " in err
+    assert err.count("\n") == 1
+
+
+def test_help_of_a_tool_lists_its_subcommands(capsys):
+    """Fails if a subcommand is left out, or says nothing of what it does."""
+    for words, texts in (
+        (["star_export", "--help"], ("onnx", "Write a student as ONNX files")),
+        (["star_data", "import", "--help"], ("usage: star_data import", "--source")),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            dispatcher.main(words)
+        assert stop.value.code == 0
+        out = capsys.readouterr().out
+        assert all(text in out for text in texts)
+
+
+def test_a_look_at_data_needs_no_torch(data_directory):
+    """Fails if a check of files waits for imports of what it does not use."""
+    code = f"""
+import sys
+from espnet_star.bin.star_data import main
+main(["check", "--data_dir", {str(data_directory)!r}])
+assert not {{"torch", "espnet2", "espnet_star.bin.star_data.shards"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 @pytest.mark.parametrize("task", FRONTEND_TASKS)
 def test_training_tools_take_the_student(task, capsys, monkeypatch):
     """Fails if ESPnet's scripts, run through us, refuse --frontend star."""

@@ -51,7 +51,7 @@ def test_no_folder_is_made_for_a_traceback(folder, tmp_path, capsys, monkeypatch
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(sys, "argv", ["x", f"--outdir={tmp_path / folder}"])
+    monkeypatch.setattr(sys, "argv", ["x", f"--output_dir={tmp_path / folder}"])
     assert "in broken" in kept(failing(capsys, 1))
     assert not (tmp_path / "absent").exists()
     assert len(list(tmp_path.glob("traceback.star_x.*.txt"))) == 1

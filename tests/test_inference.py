@@ -127,7 +127,11 @@ def test_layers(encode, waves):
         one = encode(waves[:2], layer=layer)
         assert len(one.hidden_states) == 1
         assert torch.equal(one.hidden_states[0], every.hidden_states[index])
-        assert torch.equal(one.last, every.hidden_states[index])
+        if index == 2:
+            assert torch.equal(one.last, every.hidden_states[index])
+        else:
+            with pytest.raises(StarError, match="the last layer was not asked for"):
+                _ = one.last
     for layer in (3, -4, "first", True, 1.0, None):
         with pytest.raises(StarError, match="layer must be 'all', 'last', 0 to 2 or -1"):
             encode(waves[0], layer=layer)
@@ -151,6 +155,28 @@ def test_last_of_a_pre_norm_student_is_that_of_transformers(tiny_options, waves,
             theirs = plain(torch.from_numpy(wave)[None]).last_hidden_state[0]
         torch.testing.assert_close(features.last[index, : len(theirs)], theirs, atol=1e-4, rtol=0)
         assert not features.last[index, len(theirs) :].any()
+
+
+@pytest.mark.parametrize("batch_seconds", [0.1, 0.7, 60.0])
+def test_a_corpus_in_constant_memory(encode, waves, batch_seconds):
+    """Fails if utterances come in another order or with other features, or all are read first."""
+    together = encode(waves)
+    read = []
+
+    def corpus():
+        for index, wave in enumerate(waves):
+            read.append(index)
+            yield wave
+
+    for index, one in enumerate(encode.stream(corpus(), batch_seconds=batch_seconds)):
+        if batch_seconds == 0.1:
+            assert len(read) <= index + 2
+        for state, whole in zip(one.hidden_states, together.utterance(index), strict=True):
+            torch.testing.assert_close(state[0], whole)
+        assert torch.equal(one.last, one.hidden_states[-1])
+    assert index == len(waves) - 1
+    with pytest.raises(StarError, match="layer must be"):
+        encode.stream(corpus(), layer=9)
 
 
 def test_a_head_can_be_trained_on_features(encode, waves):

@@ -81,7 +81,9 @@ def test_files_that_are_none(tmp_path):
     }.items():
         with pytest.raises(StarError, match=message):
             waveform(tmp_path / name, None, "x")
-    with pytest.raises(StarError, match="x: a file brings its own rate; leave rate=8000 out"):
+    with pytest.raises(
+        StarError, match="x: a file brings its own rate; leave sampling_rate=8000 out"
+    ):
         waveform(tmp_path / "short.wav", 8000, "x")
 
 

@@ -99,12 +99,12 @@ def qualities(
         if not pair & {*drawn, *leave_out}:
             raise DataError(
                 f"--results: no model for the system {entry['key']}; give "
-                f"--models {entry['key']}=MODEL or --leave_out {entry['key']}"
+                f"--upstream {entry['key']}=MODEL or --leave_out {entry['key']}"
             )
     found = {model: lookup(dict(results), f"{model}.{metric}") for model in drawn}
     found = {model: value for model, value in found.items() if model not in leave_out}
     if not found:
-        raise DataError("--figure: no model to draw; every system was left out")
+        raise DataError("no model to draw in the figure; every system was left out")
     return found
 
 
@@ -152,13 +152,13 @@ def check_drawing(path: str | Path) -> None:
     ending = Path(path).suffix.removeprefix(".")
     if ending not in FORMATS:
         raise StarError(
-            f"--figure {path}: expected a name that ends in {', '.join('.' + f for f in FORMATS)}"
+            f"{path}: expected a name that ends in {', '.join('.' + f for f in FORMATS)}"
         )
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise StarError(
-            "--figure needs matplotlib, which is not installed: pip install espnet_star[recipes]"
+            "a figure needs matplotlib, which is not installed: pip install espnet_star[recipes]"
         ) from None
 
 

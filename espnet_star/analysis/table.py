@@ -239,7 +239,7 @@ def cells(results: dict[str, Any], columns: Sequence[str] = ()) -> list[list[str
 
 
 def read_merged(path: str | Path) -> dict[str, Any]:
-    """Read what ``star_score table --json`` wrote.
+    """Read the JSON that ``star_score table`` has written.
 
     Raises:
         DataError: If it is missing or of another form.
@@ -252,7 +252,9 @@ def read_merged(path: str | Path) -> dict[str, Any]:
         and systems
         and all(_is_result(entry) and "key" in entry for entry in systems)
     ):
-        raise DataError(f"{path}: expected merged results; write them with star_score table --json")
+        raise DataError(
+            f"{path}: expected merged results; star_score table --output FILE.json writes them"
+        )
     return content
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from espnet_star.analysis.runner import Child, Command, Job, Start
-from espnet_star.bin import espnet_tool, our_tools
+from espnet_star.bin import espnet_tool, our_tools, subcommands
 from espnet_star.errors import STOP_CODE
 from espnet_star.launcher import set_argv
 from espnet_star.tasks.table import takes_the_student
@@ -53,11 +53,11 @@ def starter(jobs: Sequence[Job]) -> Start:
     Args:
         jobs: Those that are going to be run.
     """
-    tools = [found[0] for job in jobs if (found := as_tool(job.command))]
+    tools = [found for job in jobs if (found := as_tool(job.command))]
     if len(tools) < 2 or "forkserver" not in multiprocessing.get_all_start_methods():
         return Command
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({name for tool in tools for name in modules(tool)}))
+    context.set_forkserver_preload(sorted({name for tool in tools for name in modules(*tool)}))
 
     def start(command: Sequence[str], log: TextIO, wake: threading.Event) -> Child:
         found = as_tool(command)
@@ -66,10 +66,10 @@ def starter(jobs: Sequence[Job]) -> Start:
     return start
 
 
-def modules(tool: str) -> list[str]:
+def modules(tool: str, args: Sequence[str] = ()) -> list[str]:
     """What a tool imports that takes long."""
     if tool in our_tools():
-        return [f"espnet_star.bin.{tool}"]
+        return [subcommands(tool).get(next(iter(args), ""), f"espnet_star.bin.{tool}")]
     return [f"espnet2.bin.{tool}", "espnet_star.tasks.espnet", "espnet_star.tasks.preflight"]
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Features of audio files from a student or a teacher, for use outside ESPnet.
 
-Audio of any rate and number of channels is brought to 16 kHz mono as star_prepare_data
+Audio of any rate and number of channels is brought to 16 kHz mono as star_data prepare
 does it. Utterances that cannot be used are listed with the reason in skipped.txt.
 feats.scp is written last, so that an interrupted run never looks complete.
 """
@@ -59,7 +59,7 @@ def get_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--audio", nargs="+", metavar="FILE", help="Audio files; their stems name the utterances"
     )
-    parser.add_argument("--outdir", required=True, help="Directory to write")
+    parser.add_argument("--output_dir", required=True, help="Directory to write")
     parser.add_argument(
         "--layer",
         default="-1",
@@ -74,7 +74,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch_seconds", type=float, default=60.0, help="Audio of a batch, with its padding"
     )
-    parser.add_argument("--nj_threads", type=int, default=None, help="Threads of torch")
+    parser.add_argument("--threads", type=int, default=None, help="Threads of torch")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--force", type=str2bool, default=False, help="Replace features already there"
@@ -231,7 +231,7 @@ def choose_device(name: str) -> torch.device:
 
 def extract(args: argparse.Namespace) -> None:
     """Check everything, then compute and write."""
-    outdir = Path(args.outdir)
+    outdir = Path(args.output_dir)
     if args.format == "ark" and args.layer == ALL:
         raise StarError(
             "--format ark holds one matrix an utterance, so not --layer all; choose one layer, "
@@ -239,15 +239,15 @@ def extract(args: argparse.Namespace) -> None:
         )
     if args.batch_seconds <= 0:
         raise StarError(f"--batch_seconds must be above 0, got {args.batch_seconds:g}")
-    if args.nj_threads is not None and args.nj_threads < 1:
-        raise StarError(f"--nj_threads must be at least 1, got {args.nj_threads}")
+    if args.threads is not None and args.threads < 1:
+        raise StarError(f"--threads must be at least 1, got {args.threads}")
     if (outdir / SCP).exists() and not args.force:
         raise StarError(f"{outdir} already holds features; give --force true to replace them")
-    check_writable(outdir, "--outdir")
+    check_writable(outdir, "--output_dir")
     paths = list_audio(args)
     device = choose_device(args.device)
-    if args.nj_threads is not None:
-        torch.set_num_threads(args.nj_threads)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     encoder = catalog.load(args.upstream, args.kind).to(device).eval()
     layers = choose_layers(args.layer, encoder.shape.layers)
     try:

@@ -36,13 +36,13 @@ def get_parser() -> argparse.ArgumentParser:
             nargs=2,
             required=split == "valid",
             metavar=("SOURCE", "PREPARED"),
-            help="Directories before and after star_prepare_data; the second may be absent"
+            help="Directories before and after star_data prepare; the second may be absent"
             + ("; not with --train_shards" if split == "train" else ""),
         )
     add_limits(parser)
     parser.add_argument("--nj", type=positive, default=2, help="Processes that read headers")
     parser.add_argument("--ranks", type=positive, default=1, help="GPUs, or CPU processes")
-    parser.add_argument("--out", default=None, help="Write the numbers there, as JSON")
+    parser.add_argument("--output", default=None, metavar="FILE", help="JSON file for the numbers")
     return parser
 
 
@@ -60,13 +60,13 @@ def reckon(args: argparse.Namespace, command: Sequence[str]) -> int:
         {name: of_set(args.max_hours, called[name]) for name in places},
         args.nj,
     )
-    return report(plan_training(config, sets, args.ranks), args.out)
+    return report(plan_training(config, sets, args.ranks), args.output)
 
 
-def report(plan: Plan, out: str | None) -> int:
+def report(plan: Plan, output: str | None) -> int:
     """Print a plan, write its numbers; returns the exit code."""
-    if out:
-        write_json(out, plan.content | {"notes": plan.notes, "problems": plan.problems})
+    if output:
+        write_json(output, plan.content | {"notes": plan.notes, "problems": plan.problems})
     needs = [f"needs: {'; '.join(plan.needs)}"] if plan.needs else []
     notes = [f"note: {note}" for note in plan.notes]
     print("\n".join([*plan.lines, *needs, *notes]), flush=True)

@@ -23,14 +23,14 @@ from espnet_star.data.kaldi import write_lines
 from espnet_star.errors import StarError
 from espnet_star.students import PRESETS
 
-OUTPUTS = ("json", "markdown", "figure")
+FORMS = {"json": "everything", "md": "the table", **dict.fromkeys(cost_figure.FORMATS, "a figure")}
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of ``star_profile``."""
     parser = argparse.ArgumentParser(prog="star_profile", description=__doc__)
     parser.add_argument(
-        "--models",
+        "--upstream",
         nargs="+",
         default=[*PRESETS, *SHAPES],
         metavar="[LABEL=]MODEL",
@@ -44,8 +44,15 @@ def get_parser() -> argparse.ArgumentParser:
         help="Samples of each utterance at 16 kHz that MACs are counted on, one a line, or "
         "utt2num_samples; by default 32 of LibriSpeech test-clean, as published MACs are",
     )
-    for name, what in (("json", "everything"), ("markdown", "the table")):
-        parser.add_argument(f"--{name}", metavar="FILE", help=f"{name.upper()} file with {what}")
+    parser.add_argument(
+        "--output",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="Files to write; the ending of each says what: "
+        + ", ".join(f".{ending} {what}" for ending, what in FORMS.items()),
+    )
     parser.add_argument(
         "--force", type=str2bool, default=False, help="Replace files that are already there"
     )
@@ -72,11 +79,10 @@ def _add_timing(group: Any) -> None:
 
 
 def _add_figure(group: Any) -> None:
-    group.add_argument("--figure", metavar="FILE", help="SVG, PNG or PDF file to draw")
     group.add_argument(
         "--results",
         metavar="FILE",
-        help="Qualities, as star_score table --json writes them; models are found by their "
+        help="Qualities, the JSON that star_score table has written; models are found by their "
         "labels, the systems' keys or names",
     )
     group.add_argument(
@@ -96,40 +102,51 @@ def run(args: argparse.Namespace) -> None:
     disable_progress_bar()
     timing = timing_of(args.seconds, args.threads, args.repeats, args.speed, args.memory)
     lengths = LIBRISPEECH_LENGTHS if args.lengths is None else read_lengths(args.lengths)
-    subjects = find_subjects(args.models)
-    found = _qualities(args, subjects)
+    subjects = find_subjects(args.upstream)
+    for path in args.output:
+        _check_ending(path)
+    figures = [path for path in args.output if _ending(path) in cost_figure.FORMATS]
+    found = _qualities(args, figures, subjects)
     check_lengths(subjects, lengths, timing)
-    for name in OUTPUTS:
-        _check_output(f"--{name}", getattr(args, name), args.force)
+    for path in args.output:
+        _check_output(path, args.force)
     content = compare(subjects, lengths, timing, _say)
     text = cost_table.markdown(content)
     print(text, end="")
-    if args.json is not None:
-        write_json(args.json, content)
-    if args.markdown is not None:
-        write_lines(args.markdown, text.splitlines())
-    if args.figure is not None:
+    for path in args.output:
+        if _ending(path) == "json":
+            write_json(path, content)
+        elif _ending(path) == "md":
+            write_lines(path, text.splitlines())
+    for path in figures:
         axis = cost_figure.cost_axis(args.x, timing.seconds, timing.threads)
         drawn = cost_figure.points(content["models"], found, args.y, axis)
-        cost_figure.draw(drawn, axis.label, cost_figure.quality_label(args.y), args.figure)
+        cost_figure.draw(drawn, axis.label, cost_figure.quality_label(args.y), path)
 
 
-def _qualities(args: argparse.Namespace, subjects: Sequence[Subject]) -> dict[str, float]:
+def _ending(path: str) -> str:
+    return Path(path).suffix.removeprefix(".")
+
+
+def _qualities(
+    args: argparse.Namespace, figures: Sequence[str], subjects: Sequence[Subject]
+) -> dict[str, float]:
     """Quality of each model in the figure, none without a figure.
 
     Raises:
         StarError: If the figure lacks an option or could not be drawn.
     """
-    if args.figure is None:
+    if not figures:
         if args.results is not None or args.y is not None:
-            raise StarError("--results and --y are for a figure; give --figure FILE too")
+            raise StarError("--results and --y are for a figure; give --output FILE.svg too")
         return {}
     if args.results is None or args.y is None:
-        raise StarError("--figure needs --results FILE and --y METRIC")
+        raise StarError(f"{figures[0]}: a figure needs --results FILE and --y METRIC")
     for cost, option in (("rtf", "speed"), ("memory", "memory")):
         if args.x == cost and not getattr(args, option):
             raise StarError(f"--x {cost} needs --{option} true")
-    cost_figure.check_drawing(args.figure)
+    for path in figures:
+        cost_figure.check_drawing(path)
     models = [subject.name for subject in subjects]
     found = cost_figure.qualities(read_merged(args.results), args.y, models, args.leave_out)
     for subject in subjects:
@@ -138,23 +155,28 @@ def _qualities(args: argparse.Namespace, subjects: Sequence[Subject]) -> dict[st
     return found
 
 
-def _check_output(option: str, path: str | None, force: bool) -> None:
+def _check_ending(path: str) -> None:
+    if _ending(path) not in FORMS:
+        raise DataError(
+            f"--output {path}: expected a name that ends in {', '.join(f'.{e}' for e in FORMS)}"
+        )
+
+
+def _check_output(path: str, force: bool) -> None:
     """Make the folder of a file that is to be written.
 
     Raises:
         DataError: If the file is there and not to be replaced, or cannot be written.
     """
-    if path is None:
-        return
     if Path(path).exists() and not force:
-        raise DataError(f"{option} {path}: already there; give --force true to replace it")
+        raise DataError(f"--output {path}: already there; give --force true to replace it")
     folder = Path(path).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{option} {path}: no folder for it ({error.strerror})") from error
+        raise DataError(f"--output {path}: no folder for it ({error.strerror})") from error
     if Path(path).is_dir() or not os.access(folder, os.W_OK):
-        raise DataError(f"{option} {path}: cannot be written there; choose another file")
+        raise DataError(f"--output {path}: cannot be written there; choose another file")
 
 
 def _say(text: str) -> None:

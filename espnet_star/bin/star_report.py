@@ -24,9 +24,11 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("expdirs", nargs="+", metavar="EXP", help="Folders of distillations")
-    parser.add_argument("--outdir", required=True, help="Folder for index.html and figures/")
-    parser.add_argument("--results", metavar="FILE", help="What star_score table --json wrote")
+    parser.add_argument(
+        "--expdir", nargs="+", required=True, metavar="DIR", help="Folders of distillations"
+    )
+    parser.add_argument("--output_dir", required=True, help="Folder for index.html and figures/")
+    parser.add_argument("--results", metavar="FILE", help="JSON that star_score table has written")
     parser.add_argument(
         "--heads",
         nargs="+",
@@ -35,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Downstream experiments, TASK_SYSTEM each, e.g. exp/asr_student exp/sid_student",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="Folder with wav.scp; the valid set by default"
+        "--data_dir", type=Path, metavar="DIR", help="Folder with wav.scp; the valid set by default"
     )
     parser.add_argument("--teacher", help="Where the teacher is now, if it has been moved")
     parser.add_argument(
@@ -68,7 +70,7 @@ def get_parser() -> argparse.ArgumentParser:
 def report(args: argparse.Namespace) -> None:
     """Write the report, and say where it is."""
     options = SpeechOptions(
-        data=args.data,
+        data=args.data_dir,
         teacher=args.teacher,
         layers=args.layers,
         panels=args.utterances,
@@ -76,15 +78,15 @@ def report(args: argparse.Namespace) -> None:
         undistilled=args.undistilled,
     )
     path, count = build_report(
-        args.expdirs,
-        args.outdir,
+        args.expdir,
+        args.output_dir,
         options,
         args.heads,
         args.results,
         args.force,
         say=lambda text: print(text, flush=True),
     )
-    figures = f"{pluralize(count, 'figure')} in {Path(args.outdir) / 'figures'}"
+    figures = f"{pluralize(count, 'figure')} in {Path(args.output_dir) / 'figures'}"
     print(f"{path}: {size(path.stat().st_size)}, {figures}")
 
 

@@ -26,14 +26,14 @@ def get_parser() -> argparse.ArgumentParser:
         score = commands.add_parser(name, help=f"Score a hypothesis against {unit}")
         score.add_argument("--ref", required=True, help=f"{unit} of the test set")
         score.add_argument("--hyp", required=True, help="text that decoding wrote")
-        score.add_argument("--out", default=None, help="JSON file for the result")
+        score.add_argument("--output", default=None, help="JSON file for the result")
     verify = commands.add_parser("sv", help="Score trials of speaker verification")
     verify.add_argument("--ref", required=True, help="Trials, lines '1 utterance utterance'")
     verify.add_argument("--hyp", required=True, help="embed.scp that spk_inference wrote")
-    verify.add_argument("--out", default=None, help="JSON file for the result")
+    verify.add_argument("--output", default=None, help="JSON file for the result")
     verify.add_argument("--scores", default=None, help="File for the score of each trial")
     add = commands.add_parser("add", help="Write or extend the result of one system")
-    add.add_argument("--file", required=True, help="JSON file of the system")
+    add.add_argument("--output", required=True, help="JSON file of the system")
     add.add_argument("--system", default=None, help="Name in the table")
     add.add_argument("--params", type=int, default=None, help="Number of parameters")
     add.add_argument("--upstream", default=None, help="Count them in this encoder instead")
@@ -55,8 +55,15 @@ def get_parser() -> argparse.ArgumentParser:
     )
     merge = commands.add_parser("table", help="Merge results into one table")
     merge.add_argument("--results", nargs="+", required=True, help="JSON files of the systems")
-    merge.add_argument("--out", default=None, help="Markdown file; standard output by default")
-    merge.add_argument("--json", default=None, help="JSON file with everything")
+    merge.add_argument(
+        "--output",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="FILE.json for everything, any other for the table in Markdown; without one of the "
+        "latter the table goes to the standard output",
+    )
     merge.add_argument("--columns", nargs="+", default=[], help="Metrics to show, in this order")
     check = commands.add_parser("check", help="Check relations between results")
     check.add_argument("--results", required=True, help="JSON file that table has written")
@@ -81,8 +88,8 @@ def _score(args: argparse.Namespace) -> None:
         result, warnings = score(args.ref, args.hyp)
     for warning in warnings:
         print(f"star_score: warning: {warning}", file=sys.stderr)
-    if args.out is not None:
-        table.write_json(args.out, result)
+    if args.output is not None:
+        table.write_json(args.output, result)
     summary = {"asr": _asr_summary, "sid": _sid_summary, "sv": _sv_summary}
     print(summary[args.subcommand](result))
 
@@ -133,22 +140,24 @@ def _add(args: argparse.Namespace) -> None:
 
         disable_progress_bar()
         params = sum(p.numel() for p in catalog.load(args.upstream).parameters())
-    table.add_result(args.file, args.system, params, metrics)
+    table.add_result(args.output, args.system, params, metrics)
 
 
 def _table(args: argparse.Namespace) -> None:
     results = table.merge(args.results)
     text = table.markdown(results, args.columns)
-    if args.json is not None:
-        table.write_json(args.json, results)
-    if args.out is None:
+    tables = [Path(name) for name in args.output if Path(name).suffix != ".json"]
+    for name in args.output:
+        if Path(name) not in tables:
+            table.write_json(name, results)
+    for path in tables:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    if not tables:
         print(text, end="")
-        return
-    try:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{args.out}: cannot be written ({error.strerror})") from error
 
 
 def _check(args: argparse.Namespace) -> int:

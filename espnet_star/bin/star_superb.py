@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Evaluate an exported student on SUPERB with s3prl's own tasks, and tabulate the results.
 
-Each task runs in a process of s3prl, in OUTDIR/TASK. Tasks that are done are not repeated,
+Each task runs in a process of s3prl, in OUTPUT_DIR/TASK. Tasks that are done are not repeated,
 those that were stopped continue at s3prl's last checkpoint; a task that fails does not stop
-the others. The table stands beside the published rows in OUTDIR/results.md and results.json.
+the others. The table stands beside the published rows in OUTPUT_DIR/results.md and results.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--upstream",
         required=True,
         metavar="DIR",
-        help="Student as star_export writes it, or any HuBERT of transformers",
+        help="Student as star_export transformers writes it, or any HuBERT of transformers",
     )
     parser.add_argument(
         "--config",
@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="conf/superb.yaml, filled in; each further file is laid over those before it "
         "(conf/superb_rehearsal.yaml shrinks every task to a few updates)",
     )
-    parser.add_argument("--outdir", required=True, help="Folder for runs and results")
+    parser.add_argument("--output_dir", required=True, help="Folder for runs and results")
     parser.add_argument(
         "--tasks",
         nargs="+",
@@ -45,13 +45,13 @@ def get_parser() -> argparse.ArgumentParser:
         help=f"Some of {', '.join(TASKS)}; by default all of the configuration",
     )
     parser.add_argument(
-        "--data",
+        "--source",
         nargs="+",
         default=[],
         metavar="CORPUS=FOLDER",
         help="Folders of corpora, over what the configuration says",
     )
-    parser.add_argument("--name", help="The student's name in the table, by default its folder's")
+    parser.add_argument("--system", help="The student's name in the table, by default its folder's")
     parser.add_argument(
         "--ngpu",
         type=int,
@@ -77,11 +77,11 @@ def superb(args: argparse.Namespace) -> int:
     """Check every option, then run what can be run; returns the exit code."""
     disable_progress_bar()
     evaluation = Evaluation(
-        settings=load_settings(args.config, args.data),
+        settings=load_settings(args.config, args.source),
         upstream=args.upstream,
-        outdir=args.outdir,
+        outdir=args.output_dir,
         tasks=args.tasks,
-        name=args.name,
+        name=args.system,
         ngpu=args.ngpu,
     )
     if not args.dry_run:

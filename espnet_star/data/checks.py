@@ -197,7 +197,7 @@ def _check_file(path: str, expected: int | None, fs: int) -> str | None:
         if sound.frames > UNKNOWN_FRAMES:
             return (
                 f"{path} does not say its length, without which ESPnet cannot read it; "
-                "star_prepare_data writes it anew"
+                "star_data prepare writes it anew"
             )
         # Decoded in blocks: a header can promise what the file does not hold.
         for block in sound.blocks(65536, dtype="float32"):

@@ -30,7 +30,7 @@ class Header(NamedTuple):
 
 @dataclass
 class Survey:
-    """What `star_prepare_data` would make of a directory, as far as headers tell.
+    """What `star_data prepare` would make of a directory, as far as headers tell.
 
     Attributes:
         counts: Samples of every utterance that would be kept, at the target rate.

@@ -79,8 +79,8 @@ def check_targets(outdir: Path, options: ImportOptions) -> None:
     for name in (options.train_set, options.valid_set):
         if (outdir / name / "wav.scp").exists() and not options.force:
             raise DataError(
-                f"{outdir / name} already holds a wav.scp; give another --outdir, or replace it "
-                "with --force true"
+                f"{outdir / name} already holds a wav.scp; give another --output_dir, or replace "
+                "it with --force true"
             )
 
 

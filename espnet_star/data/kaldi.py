@@ -124,7 +124,7 @@ def read_wav_scp(path: str | Path, allow_pipes: bool = False) -> dict[str, str]:
         if value.endswith("|") and not allow_pipes:
             raise DataError(
                 f"{path}:{number}: {key} is a pipe ({value}), which ESPnet's training cannot read; "
-                "decode it once with star_prepare_data --run_pipes true, which runs the commands "
+                "decode it once with star_data prepare --run_pipes true, which runs the commands "
                 "written in wav.scp, so do it only with files you trust"
             )
     return table

@@ -27,8 +27,13 @@ def bins_of(options: Any) -> int | None:
     return bins if options.batch_type in BY_SAMPLES else None
 
 
+def samples_of(seconds: float) -> int:
+    """Samples of a duration, at the rate that students read."""
+    return round(seconds * SAMPLE_RATE)
+
+
 @contextmanager
-def capped(shape_files: Sequence[str], longest: int | None) -> Iterator[list[str]]:
+def capped(shape_files: Sequence[str], longest: float | None) -> Iterator[list[str]]:
     """Shape files without the utterances that are too long.
 
     ESPnet trains on the utterances of its shape files; a shorter file leaves the rest
@@ -36,7 +41,7 @@ def capped(shape_files: Sequence[str], longest: int | None) -> Iterator[list[str
 
     Args:
         shape_files: ``utt2num_samples`` of each input.
-        longest: Samples that are still allowed; None leaves the files as they are.
+        longest: Seconds that are still allowed; None leaves the files as they are.
 
     Yields:
         Files that are there until the ``with`` block ends.
@@ -51,16 +56,17 @@ def capped(shape_files: Sequence[str], longest: int | None) -> Iterator[list[str
         made = []
         for index, name in enumerate(shape_files):
             counts = read_counts(name)
-            kept = {key: count for key, count in counts.items() if count <= longest}
+            most = samples_of(longest)
+            kept = {key: count for key, count in counts.items() if count <= most}
             dropped = sorted(counts.keys() - kept.keys())
             if not kept:
                 raise DataError(
-                    f"{name}: all {len(counts)} utterances are longer than max_samples {longest}; "
-                    "raise it"
+                    f"{name}: all {len(counts)} utterances are longer than {longest:g} s; raise "
+                    "--max_duration"
                 )
             if dropped:
                 logging.warning(
-                    "%s: %d utterances longer than max_samples %d are left out: %s",
+                    "%s: %d utterances longer than %g s are left out (--max_duration): %s",
                     name,
                     len(dropped),
                     longest,

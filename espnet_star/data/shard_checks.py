@@ -34,7 +34,7 @@ def check_shards(location: str, fs: int = 16000, full: bool = False) -> Report:
         if read != expected.sum():
             raise DataError(
                 f"{source['recording']}: holds {read} utterances, the index says "
-                f"{expected.sum()}; write it again with star_shards"
+                f"{expected.sum()}; write it again with star_data shards"
             )
         opened += read
         if not full:

@@ -73,7 +73,7 @@ def read_entry(listed: Listed) -> tuple[int, dict[str, Any]]:
         if getattr(cut, "channel", None) != 0 or rate not in (0, cut.sampling_rate):
             raise DataError(
                 f"{listed.cuts}: {cut.id} is not mono at the rate of the others; write the shards "
-                "from a prepared directory (star_prepare_data, star_shards --datadir)"
+                "from a prepared directory (star_data prepare, star_data shards --data_dir)"
             )
         rate = cut.sampling_rate
         lengths[cut.id] = cut.num_samples

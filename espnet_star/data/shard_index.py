@@ -91,11 +91,11 @@ class ShardIndex:
                     continue
                 path = Path(source[name])
                 if not path.is_file():
-                    raise DataError(f"{path}: missing shard; copy it again, or run star_shards")
+                    raise DataError(f"{path}: missing; copy it again, or run star_data shards")
                 if path.stat().st_size != size:
                     raise DataError(
                         f"{path}: the index says {size} bytes, the file has "
-                        f"{path.stat().st_size}; copy it again, or run star_shards"
+                        f"{path.stat().st_size}; copy it again, or run star_data shards"
                     )
 
 
@@ -167,17 +167,17 @@ def _read_one(location: str) -> ShardIndex:
             raise
         raise DataError(
             f"{locate(location, INDEX)}: not an index of shards ({type(error).__name__}: "
-            f"{first_line(error)}); write it again with star_shards"
+            f"{first_line(error)}); write it again with star_data shards"
         ) from None
     if not index.sources or not index.utterances:
         raise DataError(
-            f"{location}: holds no utterances; run star_shards on a directory with some"
+            f"{location}: holds no utterances; run star_data shards on a directory with some"
         )
     told = content["utterances"], content["samples"]
     if told != (index.utterances, int(index.samples.sum())):
         raise DataError(
             f"{locate(location, INDEX)}: says {told[0]} utterances, its shards sum up to "
-            f"{index.utterances}; write it again with star_shards"
+            f"{index.utterances}; write it again with star_data shards"
         )
     return index
 
@@ -192,7 +192,7 @@ def _fetch(location: str) -> Any:
         return json.loads(Path(source).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"{location}: has no {INDEX}; star_shards writes shards with it, and gives one to "
+            f"{location}: has no {INDEX}; star_data shards writes shards with it, and gives one to "
             "shards that lhotse wrote (--shar)"
         ) from None
     except DataError:

@@ -82,7 +82,7 @@ def batch_rule(
     if last < 1 or not kept.any():
         raise DataError(
             f"{index.place}: no clip of {GRID[0]:g} to {max_seconds:g} s is left; longest is "
-            f"{index.longest / index.fs:.1f} s. Raise --shard_max_seconds"
+            f"{index.longest / index.fs:.1f} s. Raise --max_duration"
         )
     ends = np.asarray([*GRID, np.inf])
     seconds = kept[: last + 1] * ends[: last + 1]
@@ -203,7 +203,7 @@ def plan_pass(
     if len(index.sources) < slots:
         raise DataError(
             f"{index.place}: {len(index.sources)} shards for {slots} data loading processes; use a "
-            "lower --num_workers, or write smaller shards (star_shards --min_shards)"
+            "lower --num_workers, or write smaller shards (star_data shards --min_shards)"
         )
     counts = bucket_counts(index.counts, rule)
     dealt = _deal(index.samples, slots, seed)

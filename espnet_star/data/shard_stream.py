@@ -167,7 +167,7 @@ class ShardStream(IterableDataset):
                 raise DataError(
                     f"{source['recording']}: holds other utterances than its index says ("
                     f"{found.sum()} read, {expected} expected); copy it "
-                    "again, or write the shards or their index again with star_shards"
+                    "again, or write the shards or their index again with star_data shards"
                 )
 
     def _decode(self, clips: list[Clip]) -> Any:
@@ -262,7 +262,7 @@ def read_shard(source: dict[str, str], fs: int, expected: int) -> Iterator[Clip]
             raise DataError(
                 f"{source['recording']} or its cuts {source['cuts']}: missing or cut short after "
                 f"{read} utterances ({type(error).__name__}: {store_reason(error)}); copy the "
-                "shard again, or write it or its index again with star_shards"
+                "shard again, or write it or its index again with star_data shards"
             ) from None
 
 
@@ -289,11 +289,11 @@ def decode(clip: Clip) -> np.ndarray:
     except Exception as error:
         raise DataError(
             f"{clip.shard}: {clip.key} cannot be decoded ({first_line(error)}); write the shards "
-            "again with star_shards"
+            "again with star_data shards"
         ) from None
     if samples.shape != (1, clip.samples):
         raise DataError(
             f"{clip.shard}: {clip.key} has {samples.shape[0]} channels of {samples.shape[1]} "
-            f"samples, expected 1 of {clip.samples}; write the shards again with star_shards"
+            f"samples, expected 1 of {clip.samples}; write the shards again with star_data shards"
         )
     return samples[0]

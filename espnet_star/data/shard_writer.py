@@ -189,7 +189,9 @@ def _make_room(target: Path, fingerprint: dict[str, Any]) -> None:
     plan = work / "plan.json"
     ours = (target / INDEX).exists() or work.exists()
     if folder.exists() and any(folder.iterdir()) and not ours:
-        raise DataError(f"{folder} holds files that star_shards did not write; give another outdir")
+        raise DataError(
+            f"{folder} holds files that star_data shards did not write; give another --output_dir"
+        )
     if not plan.exists() or json.loads(plan.read_text(encoding="utf-8")) != fingerprint:
         _remove_work(target)
         # Without the index nobody takes for whole what is being replaced.
@@ -292,7 +294,7 @@ def encoded(item: Item, options: ShardOptions) -> bytes:
         raise DataError(
             f"{item.key}: {item.path} has {len(samples)} samples of {found[1]} channels at "
             f"{found[0]} Hz, expected {item.samples} of one at {options.fs} Hz; prepare the "
-            "directory with star_prepare_data"
+            "directory with star_data prepare"
         )
     if kind.lower() == options.audio_format == "flac":
         return content

@@ -31,7 +31,7 @@ class KaldiDataset(BaseDataset):
 
     Args:
         data_dir: Holds ``wav.scp`` (16 kHz, mono) and ``utt2num_samples``, as
-            ``star_prepare_data`` writes them.
+            ``star_data prepare`` writes them.
 
     Raises:
         DataError: If the directory is not prepared.
@@ -45,7 +45,7 @@ class KaldiDataset(BaseDataset):
         if not self.paths:
             raise DataError(f"{table} is empty; run the stage create_dataset")
         if not table.with_name("utt2num_samples").is_file():
-            raise DataError(f"{data_dir} has no utt2num_samples; star_prepare_data writes it")
+            raise DataError(f"{data_dir} has no utt2num_samples; star_data prepare writes it")
         self._check(next(iter(self.paths)))
         self.data = ESPnetDataset([(str(table), "speech", "sound")])
 
@@ -58,7 +58,7 @@ class KaldiDataset(BaseDataset):
         if (info.samplerate, info.channels) != (SAMPLE_RATE, 1):
             raise DataError(
                 f"utterance {key}: {path} has {info.channels} channels at {info.samplerate} Hz; "
-                f"expected mono at {SAMPLE_RATE} Hz. star_prepare_data makes it so"
+                f"expected mono at {SAMPLE_RATE} Hz. star_data prepare makes it so"
             )
 
     def keys(self) -> KeysView[str]:

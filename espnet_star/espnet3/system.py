@@ -11,7 +11,7 @@ from espnet3.contract.stages import StageSpec
 from espnet3.systems.base.system import BaseSystem
 from omegaconf import OmegaConf
 
-from espnet_star.bin import star_export
+from espnet_star.bin.star_export import transformers
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.espnet3.plan import announce
 from espnet_star.run_lock import exclusive
@@ -60,7 +60,7 @@ class StarSystem(BaseSystem):
             super().train()
 
     def export(self, *args: Any, **kwargs: Any) -> None:
-        """Write the averaged student as a Hugging Face directory, as ``star_export`` does.
+        """Write the averaged student as ``star_export transformers`` does.
 
         Raises:
             StarError: If nothing has been trained, or ``export`` has an unknown key.
@@ -69,7 +69,7 @@ class StarSystem(BaseSystem):
         if _is_copy():
             return
         conf = OmegaConf.to_container(self.training_config.get("export") or OmegaConf.create({}))
-        star_export.export(export_args(self.exp_dir, cast("dict[str, Any]", conf)))
+        transformers.export(export_args(self.exp_dir, cast("dict[str, Any]", conf)))
 
 
 def _is_copy() -> bool:
@@ -82,7 +82,7 @@ def _is_copy() -> bool:
 
 
 def export_args(expdir: Path, conf: dict[str, Any]) -> Any:
-    """Options of ``star_export`` out of the section ``export`` of a configuration.
+    """Options of ``star_export transformers`` out of the section ``export`` of a configuration.
 
     Args:
         expdir: Folder of the training.
@@ -91,7 +91,7 @@ def export_args(expdir: Path, conf: dict[str, Any]) -> Any:
     Raises:
         StarError: On a key that is no option.
     """
-    parser = star_export.get_parser()
+    parser = transformers.get_parser()
     known = {action.dest for action in parser._actions} - {"help", "expdir"}
     command = ["--expdir", str(expdir)]
     for key, value in conf.items():
@@ -99,8 +99,8 @@ def export_args(expdir: Path, conf: dict[str, Any]) -> Any:
             raise unknown_name("key of export", str(key), known)
         if value is not None:
             command += [f"--{key}", str(value)]
-    if "--outdir" not in command:
-        command += ["--outdir", str(expdir / "student")]
+    if "--output_dir" not in command:
+        command += ["--output_dir", str(expdir / "student")]
     try:
         return parser.parse_args(command)
     except SystemExit as error:  # argparse has printed which option and why

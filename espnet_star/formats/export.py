@@ -94,7 +94,7 @@ def export_baseline(
         StarError: Without a seed: the student is in this format already.
     """
     if random_seed is None:
-        raise StarError(f"{student} is exported already; --student is for --random_init true")
+        raise StarError(f"{student} is exported already; --upstream is for --random_init true")
     check_target(Path(outdir), FILES, force)
     return _write(_drawn(StarEncoder.from_pretrained(student).options(), random_seed), Path(outdir))
 

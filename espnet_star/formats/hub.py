@@ -36,7 +36,7 @@ def upload(
     """Send the files of a pack in one commit, into a repository that is made if need be.
 
     Args:
-        pack: What ``star_pack`` wrote; checked as before it is unpacked.
+        pack: What ``star_export pack`` wrote; checked as before it is unpacked.
         repo: Name, ``user/model``.
         private: Whether a new repository is a private one.
         message: Message of the commit.
@@ -56,7 +56,7 @@ def upload(
         extract_checked(pack, folder)
         readme = folder / "README.md"
         if not readme.is_file():
-            raise StarError(f"{pack} has no README.md; star_pack writes one")
+            raise StarError(f"{pack} has no README.md; star_export pack writes one")
         text = readme.read_text(encoding="utf-8")
         licence = ModelCard(text, ignore_metadata_errors=True).data.get("license")
         if licence is None:

@@ -248,7 +248,7 @@ def find_file(name_or_directory: str | Path, filename: str) -> Path:
         if not path.is_file() or path.stat().st_size == 0:
             raise StarError(
                 f"{directory} has no {filename}; a student directory holds config.json and "
-                f"{WEIGHTS} (python -m espnet_star star_export writes one)"
+                f"{WEIGHTS} (python -m espnet_star star_export transformers writes one)"
             )
         return path
     try:

@@ -28,7 +28,7 @@ class OnnxStudent(Encoder):
     run one by one, so that they have the same features in any batch.
 
     Args:
-        name: The file, as ``star_onnx`` writes it.
+        name: The file, as ``star_export onnx`` writes it.
         threads: Threads of onnxruntime; torch's number by default.
 
     Raises:
@@ -68,7 +68,7 @@ class OnnxStudent(Encoder):
         if self.layers != "all":
             raise StarError(
                 f"{self.name} gives the last layer only; a weighted sum needs a file written "
-                "with star_onnx --layers all"
+                "with star_export onnx --layers all"
             )
         states, frames = self._run(speech, sizes)
         return LayerOutputs(states.unbind(0), frames)
@@ -87,7 +87,7 @@ class OnnxStudent(Encoder):
         """
         if self.layers != "last":
             raise StarError(
-                f"{self.name} gives all layers; write a file with star_onnx --layers last"
+                f"{self.name} gives all layers; write a file with star_export onnx --layers last"
             )
         states, frames = self._run(speech, self._check_batch(speech, lengths))
         return states[0], frames
@@ -123,7 +123,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
             f"{path} needs the package onnxruntime ({error}); run pip install 'espnet_star[onnx]'"
         ) from error
     if not path.is_file():
-        raise StarError(f"{path} is not a file; expected an ONNX model, as star_onnx writes it")
+        raise StarError(f"{path} is not a file; expected an ONNX model of star_export onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
@@ -133,12 +133,12 @@ def open_session(path: Path, threads: int | None = None) -> Any:
         reason = first_line(error)
         raise StarError(
             f"{path} is not an ONNX model that onnxruntime reads ({reason}); copy it again or "
-            "write it anew with star_onnx"
+            "write it anew with star_export onnx"
         ) from error
 
 
 def read_facts(session: Any, name: str) -> dict[str, Any]:
-    """What ``star_onnx`` noted in a file's metadata.
+    """What ``star_export onnx`` noted in a file's metadata.
 
     Raises:
         StarError: If the file is not one of ours.
@@ -147,12 +147,12 @@ def read_facts(session: Any, name: str) -> dict[str, Any]:
     if text is None:
         raise StarError(
             f"{name} is an ONNX model, but not a student: its metadata has no {METADATA_KEY!r}; "
-            "expected a file written by star_onnx"
+            "expected a file written by star_export onnx"
         )
     facts = json.loads(text)
     if facts.get("format") != FORMAT:
         raise StarError(
             f"{name} has format {facts.get('format')!r}, this version reads {FORMAT}; write it "
-            "anew with star_onnx"
+            "anew with star_export onnx"
         )
     return facts

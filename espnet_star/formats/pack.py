@@ -210,8 +210,8 @@ def _stage_student(
             torch.equal(exported[key], value) for key, value in weights.items()
         ):
             raise StarError(
-                f"{directory} is not the student in {model}; export it again (star_export), or "
-                "name the model it came from (--model_file)"
+                f"{directory} is not the student in {model}; export it again (star_export "
+                "transformers), or name the model it came from (--model_file)"
             )
         for path in sorted(Path(directory).iterdir()):
             if path.suffix in {".json", ".safetensors"}:

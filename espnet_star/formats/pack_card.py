@@ -92,7 +92,7 @@ files = ModelDownloader("models").download_and_unpack("{card.name}")
 or, for many files and with the pack checked before anything is written or loaded,
 
 ```sh
-python -m espnet_star star_unpack --pack {card.name} --outdir model
+python -m espnet_star star_import pack --pack {card.name} --output_dir model
 python -m espnet_star {command} \\
     --output_dir decoded --data_path_and_name_and_type wav.scp,speech,sound
 ```
@@ -121,7 +121,7 @@ def packed_student(text: str, card: Card) -> str:
 ## The pack
 
 ```sh
-python -m espnet_star star_unpack --pack {card.name} --outdir student
+python -m espnet_star star_import pack --pack {card.name} --output_dir student
 ```
 {_results(card)}"""
 

@@ -22,11 +22,11 @@ def check_target(directory: str | Path, files: Collection[str], force: bool) -> 
     """
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
-        raise StarError(f"{directory} is a file; --outdir must name a directory")
+        raise StarError(f"{directory} is a file; --output_dir must name a directory")
     if is_experiment(directory):
         raise StarError(
             f"{directory} has a config.yaml and would be read as a distillation experiment; give "
-            "another --outdir"
+            "another --output_dir"
         )
     there = [name for name in files if (directory / name).exists()]
     if there and not force:

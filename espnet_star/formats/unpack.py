@@ -77,8 +77,8 @@ def extract_checked(source: str | Path, folder: str | Path) -> dict[str, dict[st
     with open_members(source) as members:
         if META not in {str(member.path) for member in members}:
             raise StarError(
-                f"{source} has no {META}, so it is not a pack (espnet2.bin.pack or star_pack "
-                "makes one)"
+                f"{source} has no {META}, so it is not a pack (espnet2.bin.pack or star_export "
+                "pack makes one)"
             )
         paths = extract(members, folder)
     names = {path.relative_to(folder).as_posix() for path in paths}

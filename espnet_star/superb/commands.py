@@ -83,7 +83,7 @@ class Maker:
     ) -> Run:
         folder = self.outdir / task / name
         data: dict[str, Any] = {
-            key: str(self.settings.data[corpus] or f"<{corpus}>")
+            key: str(self.settings.source[corpus] or f"<{corpus}>")
             for key, corpus in TASKS[task].data.items()
         }
         if "fold" in facts:
@@ -125,7 +125,7 @@ class Maker:
         """
         own = self.settings.tasks[task]
         folder = self.outdir / task / f"layer{layer}_{split}"
-        root = self.settings.data["quesst14"] or Path("<quesst14>")
+        root = self.settings.source["quesst14"] or Path("<quesst14>")
         # The settings of s3prl's downstream/quesst14_dtw/config.yaml.
         config: dict[str, Any] = {
             "runner": {},

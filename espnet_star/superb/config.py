@@ -55,7 +55,7 @@ class Settings:
         num_workers: Data loaders of a task.
         check_counts: Whether corpora must be whole.
         seeds: One run of every task each.
-        data: Folder of each corpus, None where there is none.
+        source: Folder of each corpus, None where there is none.
         tasks: Settings of each task, in the table's order.
     """
 
@@ -65,16 +65,16 @@ class Settings:
     num_workers: int = 6
     check_counts: bool = True
     seeds: list[int] = field(default_factory=lambda: [0])
-    data: dict[str, Path | None] = field(default_factory=dict)
+    source: dict[str, Path | None] = field(default_factory=dict)
     tasks: dict[str, TaskSettings] = field(default_factory=dict)
 
 
-def load_settings(paths: Sequence[str | Path], data: Sequence[str] = ()) -> Settings:
+def load_settings(paths: Sequence[str | Path], source: Sequence[str] = ()) -> Settings:
     """Read configurations, each laid over those before it.
 
     Args:
         paths: YAML files.
-        data: ``CORPUS=FOLDER``, over what the files say.
+        source: ``CORPUS=FOLDER``, over what the files say.
 
     Raises:
         DataError: If a value is of the wrong kind.
@@ -86,13 +86,13 @@ def load_settings(paths: Sequence[str | Path], data: Sequence[str] = ()) -> Sett
         where = str(path)
         content = merge(content, read_yaml(path))
         _check_keys(content, where)
-    for text in data:
+    for text in source:
         name, equals, folder = text.partition("=")
         if not equals or not folder:
-            raise DataError(f"--data {text}: expected CORPUS=FOLDER")
+            raise DataError(f"--source {text}: expected CORPUS=FOLDER")
         if name not in CORPORA:
             raise unknown_name("corpus", name, CORPORA)
-        content = merge(content, {"data": {name: folder}})
+        content = merge(content, {"source": {name: folder}})
     return _settings(content, where)
 
 
@@ -113,7 +113,7 @@ def _check_keys(content: Mapping[str, Any], where: str) -> None:
                 raise DataError(f"{where}: {unknown_name(kind, str(name), choices)}")
 
     known("key", content, {part.name for part in fields(Settings)})
-    known("corpus", content.get("data") or {}, CORPORA)
+    known("corpus", content.get("source") or {}, CORPORA)
     known("task", content.get("tasks") or {}, TASKS)
     for name, task in (content.get("tasks") or {}).items():
         known(f"key of task {name}", task or {}, _TASK_KEYS[name])
@@ -153,12 +153,12 @@ def expect(right: bool, where: str, key: str, expected: str, found: Any) -> None
 
 def _settings(content: Mapping[str, Any], where: str) -> Settings:
     written = content.get("tasks") or {}
-    folders = {k: v for k, v in (content.get("data") or {}).items() if v not in (None, "")}
-    settings = typed(Settings, {**content, "data": folders, "tasks": {}}, f"{where}:")
+    folders = {k: v for k, v in (content.get("source") or {}).items() if v not in (None, "")}
+    settings = typed(Settings, {**content, "source": folders, "tasks": {}}, f"{where}:")
     expect(settings.num_workers >= 0, f"{where}:", "num_workers", "0 or more", settings.num_workers)
     _check_distinct(settings.seeds, f"{where}:", "seeds")
-    settings.data = dict.fromkeys(CORPORA) | {
-        name: folder.expanduser().absolute() for name, folder in settings.data.items() if folder
+    settings.source = dict.fromkeys(CORPORA) | {
+        name: folder.expanduser().absolute() for name, folder in settings.source.items() if folder
     }
     settings.tasks = {
         name: _task(name, written[name] or {}, f"{where}: tasks: {name}:")

@@ -112,7 +112,7 @@ class Evaluation:
         """
         stream = stream or sys.stdout
         maker, names = self.maker()
-        with exclusive(maker.outdir, "--outdir"):
+        with exclusive(maker.outdir, "--output_dir"):
             if force:
                 restart(names, maker)
             states = examine(maker, names)

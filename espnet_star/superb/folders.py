@@ -34,7 +34,7 @@ def check_identity(run: Run, upstream: Upstream) -> None:
     for key, what in (("student", "another student"), ("settings_digest", "other settings")):
         if not isinstance(content, Mapping) or content.get(key) != wanted[key]:
             raise DataError(
-                f"{run.folder}: was begun with {what}; give another --outdir, or --force true "
+                f"{run.folder}: was begun with {what}; give another --output_dir, or --force true "
                 "to begin anew"
             )
 

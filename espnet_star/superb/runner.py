@@ -114,15 +114,15 @@ def follow_up(state: State, maker: Maker) -> bool:
 def data_problem(maker: Maker, task: str) -> tuple[str, str] | None:
     """Status and reason where a task's data is absent or incomplete."""
     for name in TASKS[task].data.values():
-        corpus, root = CORPORA[name], maker.settings.data[name]
+        corpus, root = CORPORA[name], maker.settings.source[name]
         what = f"{corpus.title} from {corpus.source}; expected in it: {corpus.layout()}"
         if root is None:
-            return NO_DATA, f"data: {name} is not set; {what}"
+            return NO_DATA, f"source: {name} is not set; {what}"
         if not root.exists():
-            return NO_DATA, f"data: {name}: {root} does not exist; {what}"
+            return NO_DATA, f"source: {name}: {root} does not exist; {what}"
         problem = corpus.problem(root, maker.settings.check_counts)
         if problem:
-            return INCOMPLETE, f"data: {name}: {problem}; {what}"
+            return INCOMPLETE, f"source: {name}: {problem}; {what}"
     for name in TASKS[task].lists:
         path = Path.home() / ".cache" / "s3prl" / name
         if path.is_file() and path.stat().st_size == 0:

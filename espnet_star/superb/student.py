@@ -41,7 +41,7 @@ def read_upstream(directory: str | Path, name: str | None = None) -> Upstream:
     """Check that s3prl's ``hf_hubert_custom`` reads a directory, without its weights.
 
     Args:
-        directory: Written by ``star_export``, ``StarEncoder.save_pretrained`` or
+        directory: Written by ``star_export transformers``, ``StarEncoder.save_pretrained`` or
             transformers.
         name: Label in tables, by default the directory's name.
 
@@ -52,7 +52,7 @@ def read_upstream(directory: str | Path, name: str | None = None) -> Upstream:
     if not path.is_dir():
         raise DataError(
             f"--upstream {directory}: no such directory; write one with "
-            "python -m espnet_star star_export"
+            "python -m espnet_star star_export transformers"
         )
     config = read_json(find_file(path, "config.json"))
     if config.get("model_type") != "hubert":

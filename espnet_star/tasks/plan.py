@@ -39,7 +39,7 @@ class Sets:
     """Where the data is, and how it will be prepared.
 
     Attributes:
-        places: Directory before and after ``star_prepare_data`` for ``valid`` and, where no
+        places: Directory before and after ``star_data prepare`` for ``valid`` and, where no
             shards are read, ``train``; the second may be absent.
         audio: How the preparation takes the audio of each set.
         hours: Of each set, None or absent for all of it.
@@ -156,7 +156,7 @@ def listed_batches(
     with tempfile.TemporaryDirectory(prefix="star_plan-") as folder:
         path = f"{folder}/utt2num_samples"
         write_table(path, counts)
-        with capped([path], config.max_samples) as files:
+        with capped([path], config.max_duration) as files:
             batches = dealt_batches(config, options, files, ranks, f"{place} ({split})")
             counts = read_counts(files[0])
     # As ESPnet deals a batch out.

@@ -17,6 +17,8 @@ from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.tasks.shard_iterator import ShardIterFactory
 
+# Seconds of a clip where the options leave it open: buckets need an end.
+MAX_DURATION = 30.0
 BY_NUMBER = ("sorted", "unsorted")
 
 
@@ -27,17 +29,10 @@ def add_shard_arguments(group: Any) -> None:
             f"--{part}_shards",
             nargs="*",
             default=[],
-            help=f"Shards of star_shards, in place of --{part}_data_path_and_name_and_type and "
-            f"--{part}_shape_file: directories, URLs, or commands 'pipe:COMMAND {{}}' that write "
+            help=f"Shards of star_data shards, in place of --{part}_data_path_and_name_and_type "
+            f"and --{part}_shape_file: directories, URLs, commands 'pipe:COMMAND {{}}' that write "
             "the file of name {} to their output",
         )
-    group.add_argument(
-        "--shard_max_seconds",
-        type=float,
-        default=30.0,
-        help="Leave out longer clips of shards, as those of more than --max_samples; they are "
-        "counted in the log",
-    )
     group.add_argument(
         "--shard_buckets",
         type=int,
@@ -111,13 +106,13 @@ def shard_iter_factory(
     if index.fs != SAMPLE_RATE:
         raise DataError(
             f"{index.place}: shards of {index.fs} Hz, the student reads {SAMPLE_RATE} Hz; prepare "
-            f"the data with star_prepare_data --fs {SAMPLE_RATE}"
+            f"the data with star_data prepare --fs {SAMPLE_RATE}"
         )
     index.check_files()
     if len(index.sources) < world:
         raise DataError(
             f"{index.place}: {len(index.sources)} shards for {world} ranks; write more and smaller "
-            "ones (star_shards --min_shards)"
+            "ones (star_data shards --min_shards)"
         )
     rule = _rule(args, iter_options, index, world)
     workers = min(max(1, args.num_workers), len(index.sources) // world)
@@ -148,9 +143,7 @@ def shard_iter_factory(
 
 
 def _rule(args: argparse.Namespace, options: Any, index: ShardIndex, world: int) -> BatchRule:
-    seconds = args.shard_max_seconds
-    if args.max_samples is not None:
-        seconds = min(seconds, args.max_samples / index.fs)
+    seconds = MAX_DURATION if args.max_duration is None else args.max_duration
     if options.batch_type in BY_SAMPLES:
         samples, size = max(1, options.batch_bins // world), None
     elif options.batch_type in BY_NUMBER:
@@ -181,7 +174,7 @@ def remarks(stream: ShardStream, asked: int, batch_bins: int | None) -> list[str
     if any(rule.dropped):
         found.append(
             f"{rule.dropped[0]} utterances of at most 0.05 s and {rule.dropped[1]} longer than "
-            f"{rule.max_seconds:g} s are left out (--shard_max_seconds); the longest has "
+            f"{rule.max_seconds:g} s are left out (--max_duration); the longest has "
             f"{index.longest / index.fs:.1f} s"
         )
     over = rule.longer_than(index, batch_bins) if batch_bins else 0
@@ -198,7 +191,7 @@ def remarks(stream: ShardStream, asked: int, batch_bins: int | None) -> list[str
     if more > 0.05 * plan.full:
         found.append(
             f"to keep all data loading processes in step, {more} of {plan.full} batches are cut "
-            "in two: more and smaller shards share better (star_shards --min_shards)"
+            "in two: more and smaller shards share better (star_data shards --min_shards)"
         )
     return found
 

@@ -96,10 +96,10 @@ class StarTask(Reported, Guarded, AbsTask):
             help="Keyword arguments of the distillation model, e.g. cache_dir=DIR",
         )
         group.add_argument(
-            "--max_samples",
-            type=int_or_none,
+            "--max_duration",
+            type=float_or_none,
             default=None,
-            help="Leave out utterances with more samples than this",
+            help="Leave out longer utterances, in seconds; those of shards beyond 30 by default",
         )
         group.add_argument(
             "--expected_batch",
@@ -150,7 +150,7 @@ class StarTask(Reported, Guarded, AbsTask):
             DataError: If ESPnet cannot deal batches of them out to all ranks.
         """
         ranks = torch.distributed.get_world_size() if iter_options.distributed else 1
-        with capped(iter_options.shape_files, args.max_samples) as files:
+        with capped(iter_options.shape_files, args.max_duration) as files:
             place = f"{iter_options.shape_files[0]} ({mode})"
             dealt_batches(args, iter_options, files, ranks, place)
             note = long_clips(read_counts(files[0]), bins_of(iter_options))

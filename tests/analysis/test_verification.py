@@ -65,7 +65,7 @@ def test_scores_are_cosines(files, tmp_path, capsys):
     listed = files(trials, {"a": [2, 0], "b": [3, 1], "c": [[0, 5]], "d": [-1, 1], "e": [1, 1]})
     out, scores = tmp_path / "sv.json", tmp_path / "scores"
     call = ["sv", "--ref", str(listed[0]), "--hyp", str(listed[1])]
-    star_score.main([*call, "--out", str(out), "--scores", str(scores)])
+    star_score.main([*call, "--output", str(out), "--scores", str(scores)])
     expected = [3 / 10**0.5, 0, 0.5**0.5, -2 / 20**0.5, 3 / 10**0.5]
     found = [line.split() for line in scores.read_text().splitlines()]
     assert [words[:2] for words in found] == [line.split()[1:] for line in trials]

@@ -25,9 +25,9 @@ def job(name, command):
 
 def test_only_our_tools_by_our_own_python_are_forked(tmp_path):
     """Another environment's Python would get this one's packages."""
-    assert as_tool([*TOOL, "star_score", "table", "--out", "x"]) == (
+    assert as_tool([*TOOL, "star_score", "table", "--output", "x"]) == (
         "star_score",
-        ["table", "--out", "x"],
+        ["table", "--output", "x"],
     )
     assert as_tool([*TOOL, "cls_train", "--x"]) == ("cls_train", ["--x"])
     other = tmp_path / "python"
@@ -48,6 +48,7 @@ def test_modules_that_jobs_share_are_imported_once():
         for name in modules(tool):
             importlib.import_module(name)
     assert "espnet2.bin.asr_train" in modules("asr_train")
+    assert modules("star_data", ["tokens", "--text", "x"]) == ["espnet_star.bin.star_data.tokens"]
     assert "espnet2.tasks.cls" in sys.modules
 
 
@@ -86,8 +87,8 @@ def test_forks_write_their_logs_and_exit_as_processes_do(star_run, tmp_path):
     (tmp_path / "hyp").write_text("u1 one\nu2 three\n")
     score = [*TOOL, "star_score", "asr", "--ref", str(tmp_path / "ref")]
     jobs = {
-        "good": [*score, "--hyp", str(tmp_path / "hyp"), "--out", str(tmp_path / "good.json")],
-        "bad": [*score, "--hyp", str(tmp_path / "absent"), "--out", str(tmp_path / "bad.json")],
+        "good": [*score, "--hyp", str(tmp_path / "hyp"), "--output", str(tmp_path / "good.json")],
+        "bad": [*score, "--hyp", str(tmp_path / "absent"), "--output", str(tmp_path / "bad.json")],
     }
     process = star_run(jobs)
     output = process.communicate(timeout=120)[0]

@@ -13,7 +13,7 @@ from transformers import AutoFeatureExtractor, AutoModel, HubertModel
 
 from espnet_star.analysis import profile, student_cost
 from espnet_star.analysis.subjects import find_subject
-from espnet_star.bin.star_export import main
+from espnet_star.bin.star_export.transformers import main
 from espnet_star.formats import hugging_face
 from espnet_star.students import StarEncoder
 
@@ -50,7 +50,7 @@ def export(experiment, tmp_path, capsys, monkeypatch):
 
     def call(outdir, *options, expdir=experiment[0], speed="false"):
         status = 0
-        paths = ["--expdir", str(expdir), "--outdir", str(tmp_path / outdir)]
+        paths = ["--expdir", str(expdir), "--output_dir", str(tmp_path / outdir)]
         try:
             main([*paths, "--speed", speed, *options])
         except SystemExit as stop:
@@ -124,15 +124,15 @@ def test_baseline_of_a_ready_student(export, tmp_path, capsys):
     """Fails if a student from elsewhere is compared with weights of another architecture."""
     distilled = export("distilled")[2]
     random = export("random", "--random_init", "true")[2]
-    call = ["--student", str(distilled), "--outdir", str(tmp_path / "baseline")]
+    call = ["--upstream", str(distilled), "--output_dir", str(tmp_path / "baseline")]
     main([*call, "--random_init", "true"])
     assert same(weights(tmp_path / "baseline"), weights(random))
     assert not same(weights(tmp_path / "baseline"), weights(distilled))
     capsys.readouterr()
     for options, message in (
-        (call, "is exported already; --student is for --random_init true"),
-        ([*call, "--expdir", "x"], "give one of --expdir and --student"),
-        (["--outdir", "x"], "give one of --expdir and --student"),
+        (call, "is exported already; --upstream is for --random_init true"),
+        ([*call, "--expdir", "x"], "give one of --expdir and --upstream"),
+        (["--output_dir", "x"], "give one of --expdir and --upstream"),
         ([*call, "--random_init", "true"], "already holds"),
     ):
         with pytest.raises(SystemExit) as stop:
@@ -241,7 +241,7 @@ def test_the_card_tells_what_was_asked(export, tmp_path):
     status, captured, out = export(
         "student",
         *("--results", str(tmp_path / "results.json"), "--license", "cc-by-4.0"),
-        *("--base_model", "openai/whisper-base", "--name", "me/star"),
+        *("--base_model", "openai/whisper-base", "--hf_repo", "me/star"),
         speed="true",
     )
     assert status == 0, captured.err
@@ -280,7 +280,14 @@ def test_a_mistake_in_the_card_comes_before_the_work(
 
 
 def test_module_runs_by_itself(experiment, tmp_path):
-    command = [sys.executable, "-m", "espnet_star.bin.star_export", "--expdir", str(experiment[0])]
+    command = [
+        sys.executable,
+        "-m",
+        "espnet_star.bin.star_export",
+        "transformers",
+        "--expdir",
+        str(experiment[0]),
+    ]
     out = tmp_path / "student"
-    subprocess.run([*command, "--outdir", str(out)], check=True, capture_output=True)
+    subprocess.run([*command, "--output_dir", str(out)], check=True, capture_output=True)
     assert (out / "model.safetensors").exists()

@@ -56,7 +56,7 @@ def extract(student, tmp_path, capsys):
     def call(*options, outdir="out"):
         status = 0
         try:
-            command = ["--upstream", student[1], "--outdir", tmp_path / outdir, *options]
+            command = ["--upstream", student[1], "--output_dir", tmp_path / outdir, *options]
             main([str(option) for option in command])
         except SystemExit as stop:
             status = stop.code
@@ -72,7 +72,7 @@ def alone(encoder, path):
     if rate != 16000:
         wave = soxr.resample(wave, rate, 16000)
     if rate != 16000 or samples.shape[1] > 1:
-        # Converted audio has 16 bits, as star_prepare_data writes it.
+        # Converted audio has 16 bits, as star_data prepare writes it.
         wave = (np.clip(np.rint(wave * 32768), -32768, 32767) / 32768).astype(np.float32)
     with torch.no_grad():
         speech = torch.from_numpy(wave)[None]
@@ -175,7 +175,7 @@ def test_features_are_replaced_only_with_force(extract, files):
         (["--layer", "3"], "--layer must be 0 to 2, -1 for the last, or all; got '3'"),
         (["--layer", "last"], "got 'last'"),
         (["--batch_seconds", "0"], "--batch_seconds must be above 0"),
-        (["--nj_threads", "0"], "--nj_threads must be at least 1"),
+        (["--threads", "0"], "--threads must be at least 1"),
         (["--device", "nonsense"], "--device nonsense cannot be used"),
     ],
 )
@@ -210,7 +210,7 @@ def test_interrupted_run_leaves_no_scp(extract, files, monkeypatch):
 
 def test_runs_through_the_dispatcher(student, files, tmp_path):
     command = [sys.executable, "-m", "espnet_star", "star_extract", "--upstream", str(student[1])]
-    options = ["--audio", str(files["plain"]), "--outdir", str(tmp_path / "out")]
+    options = ["--audio", str(files["plain"]), "--output_dir", str(tmp_path / "out")]
     done = subprocess.run([*command, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "feats.scp").exists()

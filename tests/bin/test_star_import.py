@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import HubertModel
 
-from espnet_star.bin.star_import import main
+from espnet_star.bin.star_import.authors import main
 from espnet_star.formats import hugging_face
 from espnet_star.formats.fairseq_layout import fairseq_name
 from espnet_star.students import StarEncoder
@@ -65,7 +65,7 @@ def test_the_authors_files_become_a_directory(call, reference, tmp_path):
         "--yaml",
         reference("starhubert_tiny.yaml"),
     ]
-    status, captured = call(*files, "--outdir", tmp_path / "student")
+    status, captured = call(*files, "--output_dir", tmp_path / "student")
     assert status == 0, captured.err
     assert "3 layers of width 48; transformers.HubertModel agrees to" in captured.out
     plain = HubertModel.from_pretrained(tmp_path / "student").eval()
@@ -77,7 +77,7 @@ def test_the_authors_files_become_a_directory(call, reference, tmp_path):
 
 def test_weights_arrive_and_the_rest_is_told(call, released, tiny_student, tmp_path):
     out = tmp_path / "deep" / "student"
-    status, captured = call(*released, "--outdir", out)
+    status, captured = call(*released, "--output_dir", out)
     assert status == 0, captured.err
     assert same(tiny_student, out)
     assert "left out: teacher_model (1 tensor), not part of the encoder" in captured.out
@@ -92,11 +92,11 @@ def test_nothing_is_overwritten_without_force(name, call, released, tiny_student
     out = tmp_path / "student"
     out.mkdir()
     (out / name).write_text("precious")
-    status, captured = call(*released, "--outdir", out)
+    status, captured = call(*released, "--output_dir", out)
     assert status == 2
     assert f"{out} already holds {name}; give --force true to replace it" in captured.err
     assert [path.read_text() for path in out.iterdir()] == ["precious"]
-    status, captured = call(*released, "--outdir", out, "--force", "true")
+    status, captured = call(*released, "--output_dir", out, "--force", "true")
     assert status == 0, captured.err
     assert same(tiny_student, out)
 
@@ -107,7 +107,7 @@ def test_a_failed_check_leaves_the_old_student(call, released, tiny_student, tmp
     tiny_student.save_pretrained(out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     monkeypatch.setattr(hugging_face, "TOLERANCE", -1.0)
-    status, captured = call(*released, "--outdir", out, "--force", "true")
+    status, captured = call(*released, "--output_dir", out, "--force", "true")
     assert status == 2
     assert "gives other features in transformers" in captured.err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -124,13 +124,13 @@ def test_a_weight_that_comes_back_changed_is_an_error(tiny_student, tmp_path):
 
 def test_targets_that_would_not_work(call, released, tmp_path):
     (tmp_path / "config.yaml").write_text("")
-    status, captured = call(*released, "--outdir", tmp_path)
+    status, captured = call(*released, "--output_dir", tmp_path)
     assert status == 2
     assert "would be read as a distillation experiment" in captured.err
-    status, captured = call(*released, "--outdir", tmp_path / "last.yaml")
+    status, captured = call(*released, "--output_dir", tmp_path / "last.yaml")
     assert status == 2
-    assert "is a file; --outdir must name a directory" in captured.err
-    status, captured = call(*released, "--outdir", tmp_path / "last.yaml" / "student")
+    assert "is a file; --output_dir must name a directory" in captured.err
+    status, captured = call(*released, "--output_dir", tmp_path / "last.yaml" / "student")
     assert status == 2
     assert "cannot be written" in captured.err
 
@@ -139,15 +139,15 @@ def test_a_mistake_in_the_files_writes_nothing(call, released, tmp_path):
     (tmp_path / "last.yaml").write_text(
         yaml.safe_dump({"distiller": BLOCK | {"encoder_layers": 3}})
     )
-    status, captured = call(*released, "--outdir", tmp_path / "student")
+    status, captured = call(*released, "--output_dir", tmp_path / "student")
     assert status == 2
-    assert "star_import: error: " in captured.err
+    assert "star_import authors: error: " in captured.err
     assert "missing encoder.layers.2.fc1.bias" in captured.err
     assert not (tmp_path / "student").exists()
 
 
 def test_module_runs_through_the_dispatcher(released, tiny_student, tmp_path):
-    command = [sys.executable, "-m", "espnet_star", "star_import", *released]
+    command = [sys.executable, "-m", "espnet_star", "star_import", "authors", *released]
     out = tmp_path / "student"
-    subprocess.run([*command, "--outdir", str(out)], check=True, capture_output=True)
+    subprocess.run([*command, "--output_dir", str(out)], check=True, capture_output=True)
     assert same(tiny_student, out)

@@ -13,7 +13,7 @@ from espnet_model_zoo.downloader import ModelDownloader
 from huggingface_hub import ModelCard
 
 import espnet_star.formats.hub as hub
-from espnet_star.bin import star_pack, star_unpack, star_upload
+from espnet_star.bin import star_export, star_import
 from espnet_star.students import StarEncoder
 
 SPEECH = (torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)), torch.tensor([4000]))
@@ -48,7 +48,9 @@ def failing(capsys):
 
 
 def pack(exp, target, *options):
-    star_pack.main(["ssl", "--expdir", str(exp), "--outpath", str(target), *map(str, options)])
+    star_export.main(
+        ["pack", "ssl", "--expdir", str(exp), "--output", str(target), *map(str, options)]
+    )
     return target
 
 
@@ -60,7 +62,7 @@ def test_an_unpacked_student_has_the_same_features(exp, tiny_student, tmp_path, 
     exp.rename(tmp_path / "gone")
     files = ModelDownloader(tmp_path / "zoo").download_and_unpack(str(target))
     assert files.keys() == {"ssl_train_config", "ssl_model_file"}
-    star_unpack.main(["--pack", str(target), "--outdir", str(tmp_path / "model")])
+    star_import.main(["pack", "--pack", str(target), "--output_dir", str(tmp_path / "model")])
     expected = tiny_student.encode(*SPEECH).hidden_states
     homes = [tmp_path / "model", tmp_path / "model" / "exp" / "train_star"]
     for home in [*homes, *(tmp_path / "zoo").glob("*/exp/train_star")]:
@@ -71,7 +73,7 @@ def test_an_unpacked_student_has_the_same_features(exp, tiny_student, tmp_path, 
     torch.testing.assert_close(plain(SPEECH[0]).last_hidden_state, expected[-1])
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert card.data.license == "mit"
-    assert f"--pack {target.name} --outdir student" in card.text
+    assert f"--pack {target.name} --output_dir student" in card.text
     assert 'espnet_star.load("student")' in card.text
 
 
@@ -80,20 +82,25 @@ def test_an_exported_student_brings_its_card(exp, tiny_student, tmp_path):
     tiny_student.save_pretrained(tmp_path / "student")
     card = "---\nlicense: mit\ntags:\n- speech\n---\n\n# Mine\n\nTrained on whales.\n"
     (tmp_path / "student" / "README.md").write_text(card)
-    options = ["--student", tmp_path / "student", "--license", "cc0-1.0", "--hf_repo", "me/whale"]
+    options = ["--upstream", tmp_path / "student", "--license", "cc0-1.0", "--hf_repo", "me/whale"]
     with zipfile.ZipFile(pack(exp, tmp_path / "student.zip", *options)) as file:
         text = file.read("README.md").decode()
         assert "model.safetensors" in file.namelist()
     assert text.count("---\n") == 2
     assert ModelCard(text).data.license == "cc0-1.0"
-    for line in ("- speech", "- espnet_star", "Trained on whales.", "star_unpack --pack me/whale"):
+    for line in (
+        "- speech",
+        "- espnet_star",
+        "Trained on whales.",
+        "star_import pack --pack me/whale",
+    ):
         assert line in text
 
 
 def test_a_student_of_another_training_is_refused(exp, tiny_options, tmp_path, failing):
     StarEncoder(**tiny_options).save_pretrained(tmp_path / "student")
-    options = ["ssl", "--expdir", exp, "--outpath", tmp_path / "s.zip"]
-    line = failing(star_pack.main, *options, "--student", tmp_path / "student")
+    options = ["ssl", "--expdir", exp, "--output", tmp_path / "s.zip"]
+    line = failing(star_export.main, "pack", *options, "--upstream", tmp_path / "student")
     assert "is not the student in" in line
     assert not (tmp_path / "s.zip").exists()
 
@@ -101,19 +108,19 @@ def test_a_student_of_another_training_is_refused(exp, tiny_options, tmp_path, f
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--outpath", "s.rar"], "must end in one of .zip"),
-        (["--outpath", "s.zip", "--model_file", "9epoch.pth"], "has none of 9epoch.pth"),
-        (["--outpath", "s.zip", "--option", "absent"], "absent is no file"),
-        (["--outpath", "s.zip", "--results", "absent"], "absent is no file"),
-        (["--outpath", "taken.zip"], "exists already; give --force true"),
-        (["--outpath", "s.zip", "--expdir", "nowhere"], "nowhere has no config.yaml"),
+        (["--output", "s.rar"], "must end in one of .zip"),
+        (["--output", "s.zip", "--model_file", "9epoch.pth"], "has none of 9epoch.pth"),
+        (["--output", "s.zip", "--option", "absent"], "absent is no file"),
+        (["--output", "s.zip", "--results", "absent"], "absent: cannot be read"),
+        (["--output", "taken.zip"], "exists already; give --force true"),
+        (["--output", "s.zip", "--expdir", "nowhere"], "nowhere has no config.yaml"),
     ],
 )
 def test_a_pack_that_cannot_be_made(exp, tmp_path, failing, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken.zip").write_text("precious")
     before = sorted(tmp_path.rglob("*"))
-    assert message in failing(star_pack.main, "ssl", "--expdir", exp, *options)
+    assert message in failing(star_export.main, "pack", "ssl", "--expdir", exp, *options)
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "taken.zip").read_text() == "precious"
 
@@ -121,7 +128,7 @@ def test_a_pack_that_cannot_be_made(exp, tmp_path, failing, monkeypatch, options
 def test_a_training_cut_short_is_refused(exp, tmp_path, failing):
     path = exp / "valid.loss.ave.pth"
     path.write_bytes(path.read_bytes()[:1000])
-    line = failing(star_pack.main, "ssl", "--expdir", exp, "--outpath", tmp_path / "s.zip")
+    line = failing(star_export.main, "pack", "ssl", "--expdir", exp, "--output", tmp_path / "s.zip")
     assert "is not a complete model file" in line
 
 
@@ -129,15 +136,15 @@ def test_a_model_without_the_students_weights_is_refused(exp, tiny_student, tmp_
     """Fails if a downstream pack is made that cannot bring its student along."""
     config = {"frontend": "star", "frontend_conf": {"student_conf": tiny_student.options()}}
     (exp / "config.yaml").write_text(yaml.safe_dump(config))
-    options = ["--expdir", exp, "--outpath", tmp_path / "s.zip"]
-    line = failing(star_pack.main, "asr", *options, "--model_file", "3epoch.pth")
+    options = ["--expdir", exp, "--output", tmp_path / "s.zip"]
+    line = failing(star_export.main, "pack", "asr", *options, "--model_file", "3epoch.pth")
     assert "holds no weights frontend.upstream." in line
 
 
 def test_a_sentencepiece_model_that_is_gone_is_named(exp, tmp_path, failing):
     (exp / "config.yaml").write_text(yaml.safe_dump({"bpemodel": "tokens/bpe.model"}))
-    options = ["--expdir", exp, "--outpath", tmp_path / "s.zip"]
-    line = failing(star_pack.main, "asr", *options, "--model_file", "3epoch.pth")
+    options = ["--expdir", exp, "--output", tmp_path / "s.zip"]
+    line = failing(star_export.main, "pack", "asr", *options, "--model_file", "3epoch.pth")
     assert "tokens/bpe.model, the bpemodel of the configuration, is not here" in line
 
 
@@ -153,7 +160,7 @@ def test_a_dry_run_shows_what_would_be_sent(exp, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hub, "HfApi", NoHub)
     target = pack(exp, tmp_path / "s.zip", "--license", "cc-by-4.0", "--description", "Tiny.")
     capsys.readouterr()
-    star_upload.main(["--pack", str(target), "--hf_repo", "me/tiny", "--dry_run", "true"])
+    star_export.main(["upload", "--pack", str(target), "--hf_repo", "me/tiny", "--dry_run", "true"])
     out = capsys.readouterr().out
     assert "me/tiny (dry run, nothing was sent)" in out
     assert "license: cc-by-4.0" in out
@@ -169,16 +176,18 @@ def test_an_upload_that_cannot_be(exp, tmp_path, failing, monkeypatch, capsys):
     target = tmp_path / "s.zip"
     pack(exp, target)
     options = ["--pack", target, "--hf_repo", "me/tiny"]
-    assert "names no licence" in failing(star_upload.main, *options)
+    assert "names no licence" in failing(star_export.main, "upload", *options)
     pack(exp, target, "--license", "mit", "--force", "true")
-    assert "Expected user/model" in failing(star_upload.main, "--pack", target, "--hf_repo", "a//b")
+    assert "Expected user/model" in failing(
+        star_export.main, "upload", "--pack", target, "--hf_repo", "a//b"
+    )
     # The hub's own client: without a token, then with nobody at the other end.
     monkeypatch.undo()
     monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-    assert "no token found" in failing(star_upload.main, *options)
+    assert "no token found" in failing(star_export.main, "upload", *options)
     monkeypatch.undo()
     monkeypatch.setattr(hub, "HfApi", lambda token: hub_at("http://127.0.0.1:9"))
-    assert "me/tiny was not uploaded: " in failing(star_upload.main, *options)
+    assert "me/tiny was not uploaded: " in failing(star_export.main, "upload", *options)
 
 
 def hub_at(address):
@@ -207,7 +216,9 @@ def test_the_model_that_the_recipe_decodes_with(exp, tmp_path, capsys, task, fil
     (exp / "valid.loss.ave.pth").unlink()
     for name in files.split():
         (exp / name).symlink_to("3epoch.pth")
-    star_pack.main([*task.split(), "--expdir", str(exp), "--outpath", str(tmp_path / "x.zip")])
+    star_export.main(
+        ["pack", *task.split(), "--expdir", str(exp), "--output", str(tmp_path / "x.zip")]
+    )
     assert f"model: {exp}/{said}" in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "x.zip") as pack:
         packed = [name for name in pack.namelist() if name.endswith(".pth")]

@@ -20,7 +20,7 @@ def options(data_directory, teacher_directory, tiny_options, tmp_path):
             files += [f"--{split}_data_path_and_name_and_type", path]
         return [
             *("--train", source, str(train), "--valid", "nowhere", str(data_directory)),
-            *("--nj", "1", "--out", str(tmp_path / "plan.json"), *plan, "--"),
+            *("--nj", "1", "--output", str(tmp_path / "plan.json"), *plan, "--"),
             *("--teacher", str(teacher_directory), "--output_dir", str(tmp_path / "exp")),
             *("--ngpu", "0", "--batch_type", "sorted", "--batch_size", "4", "--max_epoch", "3"),
             *student,

@@ -22,7 +22,9 @@ def call(capsys):
 
 def test_the_published_row(call, tmp_path):
     """Fails if the command's default lengths or its table are not the published ones."""
-    status, captured = call("--models", "starhubert", "--json", str(tmp_path / "new" / "p.json"))
+    status, captured = call(
+        "--upstream", "starhubert", "--output", str(tmp_path / "new" / "p.json")
+    )
     assert status == 0, captured.err
     assert captured.out.splitlines()[2] == "| starhubert | 22.31 | 463.5 | 2.06 |"
     assert "224.86 s" in captured.out
@@ -38,7 +40,7 @@ def test_directories_and_lengths(call, tiny_student, tmp_path):
     tiny_student.save_pretrained(tmp_path / "student")
     (tmp_path / "lengths").write_text("16000\n")
     status, captured = call(
-        "--models", "distilhubert", str(tmp_path / "student"), "demo",
+        "--upstream", "distilhubert", str(tmp_path / "student"), "demo",
         "--lengths", str(tmp_path / "lengths"),
     )  # fmt: skip
     assert status == 0, captured.err
@@ -51,7 +53,7 @@ def test_directories_and_lengths(call, tiny_student, tmp_path):
 
 
 def test_a_misspelt_model_stops_before_anything_is_measured(call):
-    status, captured = call("--models", "starhubert", "starhuber")
+    status, captured = call("--upstream", "starhubert", "starhuber")
     assert status == 2
     assert captured.out == ""
     assert "star_profile: error: unknown model (or directory) 'starhuber'" in captured.err
@@ -74,21 +76,23 @@ def files(tmp_path):
         {"key": "logmel", "system": "logmel", "params": 0, "metrics": metrics},
     ]
     (tmp_path / "results.json").write_text(json.dumps({"systems": systems, "machine": {}}))
-    names = {"json": "new/p.json", "markdown": "new/p.md", "figure": "new/p.svg"}
-    options = {f"--{option}": str(tmp_path / name) for option, name in names.items()}
+    options = {"--output": [str(tmp_path / "new" / f"p.{form}") for form in ("json", "md", "svg")]}
     options |= {"--results": str(tmp_path / "results.json"), "--y": "sid_acc"}
     return options | {"--leave_out": "logmel", "--lengths": str(tmp_path / "lengths")}
 
 
 def flat(options):
-    return [word for pair in options.items() for word in pair]
+    pairs = (
+        (name, [given] if isinstance(given, str) else given) for name, given in options.items()
+    )
+    return [word for name, given in pairs for word in (name, *given)]
 
 
 def test_everything_at_once(call, student, files, tmp_path, monkeypatch):
     """Fails if a number that was asked for is missing from a file, or files disagree."""
     monkeypatch.setattr("espnet_star.analysis.compare.load_average", lambda: 1.25)
     status, captured = call(
-        "--models", "demo", f"student={student}", *flat(files), "--x", "rtf", "--speed", "true",
+        "--upstream", "demo", f"student={student}", *flat(files), "--x", "rtf", "--speed", "true",
         "--memory", "true", "--seconds", "0.5", "--threads", "1", "--repeats", "2",
     )  # fmt: skip
     assert status == 0, captured.err
@@ -108,18 +112,18 @@ def test_everything_at_once(call, student, files, tmp_path, monkeypatch):
 
 def test_what_is_there_is_replaced_only_when_told_to(call, student, files, tmp_path):
     (tmp_path / "new").mkdir()
-    for name in ("json", "markdown", "figure"):
-        path = files[f"--{name}"]
+    for path in files["--output"]:
         (tmp_path / path).write_text("kept")
-        status, captured = call("--models", f"student={student}", *flat(files))
+        status, captured = call("--upstream", f"student={student}", *flat(files))
         assert (status, captured.out) == (2, "")
-        assert f"--{name} {path}: already there; give --force true to replace it" in captured.err
+        assert f"--output {path}: already there; give --force true to replace it" in captured.err
         assert (tmp_path / path).read_text() == "kept"
         (tmp_path / path).unlink()
-    (tmp_path / files["--figure"]).write_text("old")
-    status, _ = call("--models", f"student={student}", *flat(files), "--force", "true")
+    figure = tmp_path / "new" / "p.svg"
+    figure.write_text("old")
+    status, _ = call("--upstream", f"student={student}", *flat(files), "--force", "true")
     assert status == 0
-    assert ">student<" in (tmp_path / files["--figure"]).read_text()
+    assert ">student<" in figure.read_text()
 
 
 @pytest.mark.parametrize(
@@ -130,18 +134,18 @@ def test_what_is_there_is_replaced_only_when_told_to(call, student, files, tmp_p
         (["--speed", "true", "--seconds", "nan"], "--seconds nan: expected at least"),
         (["--x", "rtf"], "--x rtf needs --speed true"),
         (["--x", "memory"], "--x memory needs --memory true"),
-        (["--x", "bytes", "--models", "student=demo"], "--x bytes: student has no files"),
+        (["--x", "bytes", "--upstream", "student=demo"], "--x bytes: student has no files"),
         (["--y", "wer"], "--y: no system has wer; there are sid_acc"),
         (["--leave_out", "other"], "--leave_out: no system 'other', only student, logmel"),
-        (["--models", "demo", "--leave_out", "student"], "no model for the system logmel; give"),
-        (["--figure", "cost.bmp"], "--figure cost.bmp: expected a name that ends in .svg"),
+        (["--upstream", "demo", "--leave_out", "student"], "no model for the system logmel; give"),
+        (["--output", "cost.bmp"], "--output cost.bmp: expected a name that ends in .json"),
         (["--results", "absent.json"], "absent.json: cannot be read"),
     ],
 )
 def test_options_that_cannot_be(options, message, call, student, files, tmp_path, monkeypatch):
     """Each is told in one line before anything is measured or written."""
     monkeypatch.setattr("espnet_star.analysis.compare.profile", None)
-    status, captured = call("--models", f"student={student}", *flat(files), *options)
+    status, captured = call("--upstream", f"student={student}", *flat(files), *options)
     assert (status, captured.out) == (2, "")
     assert message in captured.err and len(captured.err.splitlines()) == 1
     assert not (tmp_path / "new").exists()
@@ -150,25 +154,28 @@ def test_options_that_cannot_be(options, message, call, student, files, tmp_path
 def test_a_folder_that_cannot_be_made(call, tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("file/p.json", "file/new/p.json"):
-        status, captured = call("--models", "demo", "--json", str(tmp_path / name))
+        status, captured = call("--upstream", "demo", "--output", str(tmp_path / name))
         assert (status, captured.out) == (2, "")
-        assert f"--json {tmp_path / name}: no folder for it (" in captured.err
-    status, captured = call("--models", "demo", "--json", str(tmp_path), "--force", "true")
+        assert f"--output {tmp_path / name}: no folder for it (" in captured.err
+    (tmp_path / "d.json").mkdir()
+    status, captured = call(
+        "--upstream", "demo", "--output", str(tmp_path / "d.json"), "--force", "true"
+    )
     assert status == 2 and "cannot be written there; choose another file" in captured.err
 
 
 def test_a_figure_needs_all_its_options(call):
-    status, captured = call("--models", "demo", "--figure", "cost.svg", "--y", "sid_acc")
-    assert status == 2 and "--figure needs --results FILE and --y METRIC" in captured.err
-    status, captured = call("--models", "demo", "--y", "sid_acc")
-    assert status == 2 and "give --figure FILE too" in captured.err
-    status, captured = call("--models", "demo", "--threads", "0")
+    status, captured = call("--upstream", "demo", "--output", "cost.svg", "--y", "sid_acc")
+    assert status == 2 and "cost.svg: a figure needs --results FILE and --y METRIC" in captured.err
+    status, captured = call("--upstream", "demo", "--y", "sid_acc")
+    assert status == 2 and "give --output FILE.svg too" in captured.err
+    status, captured = call("--upstream", "demo", "--threads", "0")
     assert status == 2 and "expected a positive integer, got '0'" in captured.err
 
 
 def test_module_runs_through_the_dispatcher(tmp_path):
     (tmp_path / "lengths").write_text("400\n")
-    command = [sys.executable, "-m", "espnet_star", "star_profile", "--models", "demo"]
+    command = [sys.executable, "-m", "espnet_star", "star_profile", "--upstream", "demo"]
     done = subprocess.run(
         [*command, "--lengths", str(tmp_path / "lengths")],
         check=True, capture_output=True, text=True,

@@ -23,7 +23,7 @@ def report(quick_costs, tmp_path, capsys):
         code = 0
         quick = ["--layers", "2", "--cka_utterances", "3", "--utterances", "1"]
         try:
-            main([*quick, *map(str, options), "--outdir", str(tmp_path / out)])
+            main(["--expdir", *map(str, options), *quick, "--output_dir", str(tmp_path / out)])
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -92,9 +92,9 @@ def test_a_moved_valid_set_becomes_a_note(report, experiment, data_directory, tm
     edit(experiment, valid_data_path_and_name_and_type=[[f"{tmp_path}/wav.scp", "speech", "sound"]])
     code, _, _, text = report(experiment)
     assert code == 0 and f"{tmp_path}/wav.scp is not there" in text
-    code, _, _, text = report(experiment, "--data", data_directory, out="again")
+    code, _, _, text = report(experiment, "--data_dir", data_directory, out="again")
     assert code == 0 and f"Utterances of {data_directory}/wav.scp" in text
-    code, _, err, text = report(experiment, "--data", tmp_path / "nowhere", out="third")
+    code, _, err, text = report(experiment, "--data_dir", tmp_path / "nowhere", out="third")
     assert code == 2 and "nowhere: no such file" in err and not text
 
 
@@ -104,11 +104,11 @@ def test_audio_that_cannot_be_read(report, run, data_directory, tmp_path):
     lines = (data / "wav.scp").read_text().splitlines()
     lines[0] = f"{lines[0].split()[0]} {data}/bad.wav"
     (data / "wav.scp").write_text("\n".join(lines) + "\n")
-    code, _, _, text = report(run, "--data", data, "--cka_utterances", "8")
+    code, _, _, text = report(run, "--data_dir", data, "--cka_utterances", "8")
     assert code == 0 and f"Utterances left out: {lines[0].split()[0]}" in text
     assert "Over 7 utterances" in text
     (data / "wav.scp").write_text(lines[0] + "\n")
-    code, _, err, _ = report(run, "--data", data, out="other")
+    code, _, err, _ = report(run, "--data_dir", data, out="other")
     assert code == 2 and "can be used" in err and lines[0].split()[0] in err
 
 

@@ -33,7 +33,7 @@ def address(run, head, tmp_path_factory):
     long = folder / ("exp_" + "x" * 120)
     shutil.copytree(run, long, symlinks=True)
     options = ["--heads", str(head), "--utterances", "1", "--cka_utterances", "3"]
-    main([str(run), str(long), *options, "--outdir", str(folder / "out")])
+    main(["--expdir", str(run), str(long), *options, "--output_dir", str(folder / "out")])
     return (folder / "out" / "index.html").as_uri()
 
 

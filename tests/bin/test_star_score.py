@@ -11,12 +11,14 @@ def test_from_predictions_to_checked_table(tmp_path, monkeypatch, capsys):
     (tmp_path / "good").write_text("a s1\nb s2\n")
     (tmp_path / "poor").write_text("a s2\n")
     for name in ("good", "poor"):
-        main(["sid", "--ref", "utt2spk", "--hyp", name, "--out", f"exp/{name}_sid.json"])
+        main(["sid", "--ref", "utt2spk", "--hyp", name, "--output", f"exp/{name}_sid.json"])
         metric = f"sid_acc=exp/{name}_sid.json#accuracy"
-        main(["add", "--file", f"results/{name}.json", "--system", name, "--metric", metric, "n=2"])
+        main(
+            ["add", "--output", f"results/{name}.json", "--system", name, "--metric", metric, "n=2"]
+        )
     assert "b" in capsys.readouterr().err
     files = ["results/good.json", "results/poor.json"]
-    main(["table", "--results", *files, "--out", "RESULTS.md", "--json", "results.json"])
+    main(["table", "--results", *files, "--output", "RESULTS.md", "results.json"])
     assert "| good | - | 100.0 | 2 |" in (tmp_path / "RESULTS.md").read_text()
     relation = ["good.sid_acc", "poor.sid_acc"]
     main(["check", "--results", "results.json", "--greater", *relation])
@@ -33,7 +35,15 @@ def test_asr(tmp_path, capsys):
     (tmp_path / "hyp").write_text("a x z\n")
     out = tmp_path / "asr.json"
     main(
-        ["asr", "--ref", str(tmp_path / "text"), "--hyp", str(tmp_path / "hyp"), "--out", str(out)]
+        [
+            "asr",
+            "--ref",
+            str(tmp_path / "text"),
+            "--hyp",
+            str(tmp_path / "hyp"),
+            "--output",
+            str(out),
+        ]
     )
     assert json.loads(out.read_text())["wer"] == 0.5
     assert "WER 50.0 %, CER 33.3 %" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def call(world, capsys, monkeypatch):
     monkeypatch.setenv("PATH", os.environ["PATH"])
 
     def run(*options, upstream="student", files=(), ngpu="0"):
-        command = ["--upstream", str(world / upstream), "--outdir", str(world / "out")]
+        command = ["--upstream", str(world / upstream), "--output_dir", str(world / "out")]
         command += ["--config", *FILES, *map(str, files), "--ngpu", ngpu, *options]
         status = 0
         try:
@@ -93,7 +93,7 @@ def stand_in(world):
         told["results"] = {task.problem: task.result for task in TASKS.values() if task.problem}
         (folder / "told.json").write_text(json.dumps(told))
         content = {"s3prl_python": str(folder / "python")} | content
-        content["data"] = {n: str(p) for n, p in corpora.items()} | content.get("data", {})
+        content["source"] = {n: str(p) for n, p in corpora.items()} | content.get("source", {})
         path = folder / "overlay.yaml"
         path.write_text(yaml.safe_dump(content))
         return path
@@ -108,7 +108,7 @@ def test_two_of_s3prls_tasks_to_the_end(call, world):
         f"voxceleb1={voxceleb1(world / 'VoxCeleb1', world / 'home')}",
         f"iemocap={iemocap(world / 'IEMOCAP', world / 'home')}",
     ]
-    status, captured = call("--tasks", "er", "sid", "--data", *data)
+    status, captured = call("--tasks", "er", "sid", "--source", *data)
     logs = [path.read_text()[-2000:] for path in (world / "out").glob("*/*/s3prl.log")]
     assert status == 0, (captured, logs)
     for task, column in (("sid", "sid_acc"), ("er", "er_acc")):
@@ -131,7 +131,7 @@ def test_two_of_s3prls_tasks_to_the_end(call, world):
 
     # A second call finds everything done, and does not even ask s3prl.
     before = (world / "out" / "sid" / "seed0" / "s3prl.log").stat().st_mtime_ns
-    status, captured = call("--tasks", "sid", "--data", *data)
+    status, captured = call("--tasks", "sid", "--source", *data)
     assert status == 0 and "started" not in captured.out
     assert (world / "out" / "sid" / "seed0" / "s3prl.log").stat().st_mtime_ns == before
     again = json.loads((world / "out" / "results.json").read_text())
@@ -174,11 +174,11 @@ def test_a_whole_benchmark_gets_its_scores(call, world, stand_in):
 
 
 def test_tasks_without_data_are_listed(call, world, stand_in):
-    overlay = stand_in(data={"snips": None, "iemocap": str(world / "nowhere")})
+    overlay = stand_in(source={"snips": None, "iemocap": str(world / "nowhere")})
     status, captured = call(files=[overlay])
     text = captured.out
-    assert "sf: no data: data: snips is not set; Audio SNIPS from https://" in text
-    assert f"er: no data: data: iemocap: {world / 'nowhere'} does not exist; IEMOCAP from" in text
+    assert "sf: no data: source: snips is not set; Audio SNIPS from https://" in text
+    assert f"er: no data: source: iemocap: {world / 'nowhere'} does not exist; IEMOCAP from" in text
     assert "expected in it: Session1/sentences/wav/*/*.wav" in text
     # Nobody has asked for these by name, so they are no failure.
     tasks = json.loads((world / "out" / "results.json").read_text())["tasks"]
@@ -193,7 +193,7 @@ def test_tasks_without_data_are_listed(call, world, stand_in):
 def test_half_a_corpus_and_an_empty_list_are_no_data(call, world, stand_in):
     overlay = stand_in(check_counts=True)
     status, captured = call("--tasks", "asr", files=[overlay])
-    assert status == 1 and "asr: incomplete data: data: librispeech: " in captured.out
+    assert status == 1 and "asr: incomplete data: source: librispeech: " in captured.out
     assert "has 1 of train-clean-100/*/*/*.flac, expected 28539" in captured.out
     (world / "home" / ".cache" / "s3prl" / "iden_split.txt").write_text("")
     status, captured = call("--tasks", "sid", files=[stand_in()])
@@ -201,12 +201,12 @@ def test_half_a_corpus_and_an_empty_list_are_no_data(call, world, stand_in):
 
 
 def test_a_dry_run_writes_nothing(call, world, stand_in):
-    status, captured = call("--dry_run", "true", files=[stand_in(data={"snips": None})])
+    status, captured = call("--dry_run", "true", files=[stand_in(source={"snips": None})])
     assert status == 0 and not (world / "out").exists()
     for name, task in TASKS.items():
         assert f"# {name}: {task.title}" in captured.out
         assert f" -m s3prl.main {task.problem} --config " in captured.out or not task.problem
-    assert "# no data: data: snips is not set" in captured.out
+    assert "# no data: source: snips is not set" in captured.out
     assert "-m s3prl.run_downstream -m evaluate -t dev" in captured.out
 
 
@@ -225,7 +225,7 @@ def test_force_begins_anew(call, world, stand_in):
 def test_an_interrupted_run_says_so_and_continues(call, world, stand_in):
     overlay = stand_in(tasks={"SuperbSID": "wait"})
     command = [sys.executable, "-m", "espnet_star", "star_superb", "--ngpu", "0"]
-    command += ["--upstream", str(world / "student"), "--outdir", str(world / "out")]
+    command += ["--upstream", str(world / "student"), "--output_dir", str(world / "out")]
     command += ["--tasks", "sid", "asv", "--config", *FILES, str(overlay)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     log = world / "out" / "sid" / "seed0" / "s3prl.log"
@@ -254,7 +254,7 @@ def test_an_interrupted_run_says_so_and_continues(call, world, stand_in):
         ({"upstream": "none"}, "no such directory; write one with python -m espnet_star"),
         ({"ngpu": "-1"}, "--ngpu must not be negative"),
         ({"options": ("--tasks", "sdi")}, "unknown task 'sdi'"),
-        ({"options": ("--data", "snip=/a")}, "unknown corpus 'snip'. Did you mean 'snips'?"),
+        ({"options": ("--source", "snip=/a")}, "unknown corpus 'snip'. Did you mean 'snips'?"),
     ],
 )
 def test_mistakes_are_one_line(call, world, options, message):

@@ -4,7 +4,7 @@ import sys
 import pytest
 import sentencepiece
 
-from espnet_star.bin.star_tokens import main
+from espnet_star.bin.star_data.tokens import main
 
 TEXTS = [
     "the cat sat on the mat",
@@ -29,7 +29,7 @@ def tokens(tmp_path, capsys):
     def call(text, *options):
         status = 0
         try:
-            main(["--text", str(text), "--outdir", str(tmp_path / "tokens"), *options])
+            main(["--text", str(text), "--output_dir", str(tmp_path / "tokens"), *options])
         except SystemExit as stop:
             status = stop.code
         path = tmp_path / "tokens" / "tokens.txt"
@@ -96,7 +96,7 @@ def test_missing_or_empty_text(tokens, write, tmp_path):
 
 
 def test_module_runs_by_itself(write, tmp_path):
-    command = [sys.executable, "-m", "espnet_star.bin.star_tokens", "--text", str(write())]
-    options = ["--outdir", str(tmp_path / "tokens"), "--token_type", "char"]
+    command = [sys.executable, "-m", "espnet_star.bin.star_data", "tokens", "--text", str(write())]
+    options = ["--output_dir", str(tmp_path / "tokens"), "--token_type", "char"]
     subprocess.run([*command, *options], check=True, capture_output=True)
     assert (tmp_path / "tokens" / "tokens.txt").exists()

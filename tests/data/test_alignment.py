@@ -3,7 +3,7 @@
 import pytest
 import sentencepiece
 
-from espnet_star.bin import star_check_data
+from espnet_star.bin import star_data
 from espnet_star.data.alignment import check_alignment, joined_frames, tokeniser
 
 BLSTM = "encoder: blstm\nencoder_conf: {stack: 2}\nmodel_conf: {ctc_weight: 1.0}\n"
@@ -57,7 +57,7 @@ def test_pieces_are_counted_as_they_are_trained(tmp_path):
 
 
 def run(directory, path, capsys):
-    star_check_data.main(["--datadir", str(directory), "--need", "text", "--ctc_config", path])
+    star_data.main(["check", "--data_dir", str(directory), "--need", "text", "--ctc_config", path])
     return capsys.readouterr().out
 
 

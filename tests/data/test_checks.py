@@ -3,7 +3,7 @@ import io
 import pytest
 import soundfile
 
-from espnet_star.bin import star_tokens
+from espnet_star.bin import star_data
 from espnet_star.data.checks import BINS, SAMPLE, check_datadir, read_speakers
 from espnet_star.data.errors import DataError
 from espnet_star.data.prepare import PrepareOptions, prepare
@@ -117,7 +117,7 @@ def test_line_ends_that_are_none_are_characters(datadir, tmp_path):
     """The list was read by str.splitlines: what was just written into it was missing."""
     (datadir / "text").write_text("u0 a\u2028b\nu1 a\x85\x0c\x1cb\nu2 ab\n", encoding="utf-8")
     options = ["--text", str(datadir / "text"), "--token_type", "char"]
-    star_tokens.main([*options, "--outdir", str(tmp_path)])
+    star_data.main(["tokens", *options, "--output_dir", str(tmp_path)])
     check_datadir(datadir, token_list=tmp_path / "tokens.txt")
 
 

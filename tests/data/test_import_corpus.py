@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_star.bin import star_check_data, star_import_corpus, star_prepare_data
+from espnet_star.bin import star_data
 from espnet_star.data.corpus import Utterance
 from espnet_star.data.errors import DataError
 from espnet_star.data.import_corpus import ImportOptions, hold_out
@@ -33,12 +33,12 @@ def folder(tmp_path, tone):
 
 
 def run(*options):
-    star_import_corpus.main([str(option) for option in options])
+    star_data.main(["import", *(str(option) for option in options)])
 
 
 def test_a_folder(folder, tmp_path, capsys):
     """Fails if a file is lost without a word, twice there, or of the wrong speaker."""
-    run("--audio_folder", folder, "--outdir", tmp_path / "data", "--speakers", "top")
+    run("--source", folder, "--output_dir", tmp_path / "data", "--speakers", "top")
     data = tmp_path / "data" / "train"
     wavs = read_wav_scp(data / "wav.scp")
     assert set(wavs) == {
@@ -62,10 +62,10 @@ def test_a_folder(folder, tmp_path, capsys):
     assert "train: 4 utterances, 10 s, 2 speakers" in out
     assert "2 left out, same audio: bert-copy, bert-four" in out
     assert "files that are no audio: 1 .txt" in out
-    run("--audio_folder", folder, "--outdir", tmp_path / "all", "--keep_duplicates", "true")
+    run("--source", folder, "--output_dir", tmp_path / "all", "--keep_duplicates", "true")
     assert len(read_wav_scp(tmp_path / "all" / "train" / "wav.scp")) == 6
     assert not (tmp_path / "all" / "train" / "utt2spk").exists()
-    run("--audio_folder", folder, "--outdir", tmp_path / "parent", "--speakers", "parent")
+    run("--source", folder, "--output_dir", tmp_path / "parent", "--speakers", "parent")
     speakers = read_table(tmp_path / "parent" / "train" / "utt2spk")
     assert speakers["book-anna-book-three"] == "book"
 
@@ -73,10 +73,10 @@ def test_a_folder(folder, tmp_path, capsys):
 def prepared(directory, *options):
     """Samples of each utterance after preparation and check."""
     raw = directory.parent / f"raw_{directory.name}"
-    star_prepare_data.main(
-        ["--srcdir", str(directory), "--dstdir", str(raw), "--nj", "1", *options]
+    star_data.main(
+        ["prepare", "--source", str(directory), "--output_dir", str(raw), "--nj", "1", *options]
     )
-    star_check_data.main(["--datadir", str(raw)])
+    star_data.main(["check", "--data_dir", str(raw)])
     return read_counts(raw / "utt2num_samples")
 
 
@@ -101,7 +101,7 @@ def test_a_kaldi_directory_with_segments_pipes_and_a_valid_set(make_source, tone
         utt2spk={"a1": "a", "a2": "a", "b1": "b", "c1": "c", "c2": "c"},
         text={"a1": "ONE", "a2": "TWO", "b1": "THREE", "c1": "FOUR", "c2": "FIVE"},
     )
-    options = ["--kaldi", source, "--outdir", tmp_path / "data", "--valid_utterances", 1]
+    options = ["--source", source, "--output_dir", tmp_path / "data", "--valid_utterances", 1]
     with pytest.raises(SystemExit):
         run(*options)
     assert "rec2 is a pipe" in capsys.readouterr().err
@@ -119,7 +119,16 @@ def test_a_kaldi_directory_with_segments_pipes_and_a_valid_set(make_source, tone
     with pytest.raises(SystemExit):
         run(*options, "--run_pipes", "true")
     assert "already holds a wav.scp" in capsys.readouterr().err
-    run("--kaldi", source, "--outdir", tmp_path / "data", "--run_pipes", "true", "--force", "true")
+    run(
+        "--source",
+        source,
+        "--output_dir",
+        tmp_path / "data",
+        "--run_pipes",
+        "true",
+        "--force",
+        "true",
+    )
     assert not (valid / "wav.scp").exists() and len(read_table(train / "text")) == 4
 
 
@@ -149,7 +158,7 @@ def manifests(tmp_path):
 
 def test_recordings_and_supervisions(manifests, tmp_path, capsys):
     """Fails if a channel of a conversation is mixed with the other, or times move."""
-    options = ["--manifest", tmp_path / "recordings.jsonl.gz", "--outdir", tmp_path / "data"]
+    options = ["--source", tmp_path / "recordings.jsonl.gz", "--output_dir", tmp_path / "data"]
     run(*options, "--supervisions", tmp_path / "supervisions.jsonl.gz")
     data = tmp_path / "data" / "train"
     wavs = read_wav_scp(data / "wav.scp")
@@ -184,7 +193,7 @@ def test_cuts(manifests, tmp_path):
         ]
     )
     cuts.to_file(tmp_path / "cuts.jsonl.gz")
-    run("--manifest", tmp_path / "cuts.jsonl.gz", "--outdir", tmp_path / "data")
+    run("--source", tmp_path / "cuts.jsonl.gz", "--output_dir", tmp_path / "data")
     lengths = prepared(tmp_path / "data" / "train")
     assert lengths == {"part": 4000, "fast": 8000, "twice": 32000, "whole": 16000}
 
@@ -207,9 +216,9 @@ def test_padded_and_mixed_cuts_are_stored(manifests, tmp_path):
     )
     cuts.to_file(tmp_path / "cuts.jsonl")
     run(
-        "--manifest",
+        "--source",
         tmp_path / "cuts.jsonl",
-        "--outdir",
+        "--output_dir",
         tmp_path / "data",
         "--keep_duplicates",
         "1",
@@ -261,7 +270,7 @@ def test_times_that_are_off(manifests, tmp_path, capsys):
             segment("other", "talk", 0.0, 1.0, channel=5),
         ]
     ).to_file(tmp_path / "off.jsonl")
-    options = ["--manifest", tmp_path / "recordings.jsonl.gz", "--outdir", tmp_path / "data"]
+    options = ["--source", tmp_path / "recordings.jsonl.gz", "--output_dir", tmp_path / "data"]
     run(*options, "--supervisions", tmp_path / "off.jsonl")
     train = tmp_path / "data" / "train"
     segments = read_segments(train / "segments")
@@ -291,7 +300,7 @@ def test_names_that_a_table_cannot_hold(tone, tmp_path, capsys):
     folder.mkdir()
     for number, name in enumerate(("one two", "一\u3000二", "tab\tbed", " ", "line\nbreak")):
         soundfile.write(folder / f"{name}.wav", tone(1.0 + number / 10), 16000)
-    run("--audio_folder", folder, "--outdir", tmp_path / "data")
+    run("--source", folder, "--output_dir", tmp_path / "data")
     train = tmp_path / "data" / "train"
     assert sorted(prepared(train)) == ["_", "one_two", "tab_bed", "一_二"]
     assert "line_break.wav" in read_table(tmp_path / "data" / "skipped.txt")
@@ -307,7 +316,7 @@ def test_a_kaldi_directory_of_archives(tone, tmp_path):
         content += (tmp_path / "a.wav").read_bytes()
     (tmp_path / "data.ark").write_bytes(content)
     (tmp_path / "wav.scp").write_text("".join(lines))
-    run("--kaldi", tmp_path, "--outdir", tmp_path / "data")
+    run("--source", tmp_path, "--output_dir", tmp_path / "data")
     assert prepared(tmp_path / "data" / "train") == {"u0": 16000, "u1": 8000}
     assert read_table(tmp_path / "data" / "skipped.txt") == {"u2": "same audio as u0"}
 
@@ -317,7 +326,7 @@ def test_commands_of_a_manifest_are_run_only_if_asked(manifests, tmp_path, capsy
     mono = recordings["mono"]
     mono.sources[0].type, mono.sources[0].source = "command", f"cat {tmp_path}/mono.wav"
     lhotse.RecordingSet.from_recordings([mono]).to_file(tmp_path / "commands.jsonl")
-    options = ["--manifest", tmp_path / "commands.jsonl", "--outdir", tmp_path / "data"]
+    options = ["--source", tmp_path / "commands.jsonl", "--output_dir", tmp_path / "data"]
     with pytest.raises(SystemExit):
         run(*options)
     assert "mono is read by a command" in capsys.readouterr().err
@@ -328,20 +337,20 @@ def test_commands_of_a_manifest_are_run_only_if_asked(manifests, tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--manifest", "r", "--supervisions", "absent"], "absent: no such file"),
-        (["--manifest", "s"], "is a SupervisionSet; give the recordings"),
-        (["--manifest", "r", "--supervisions", "r"], "is a RecordingSet, not supervisions"),
-        (["--manifest", "mono.wav"], "no manifest of lhotse"),
-        (["--audio_folder", "absent"], "absent: no such directory"),
-        (["--audio_folder", "void"], "void: no audio file in it"),
-        (["--audio_folder", ".", "--speakers", "top"], "lies in no folder of a speaker"),
-        (["--kaldi", "."], "wav.scp: cannot be opened"),
-        (["--kaldi", ".", "--speakers", "top"], "--speakers needs --audio_folder"),
-        (["--kaldi", ".", "--supervisions", "x"], "--supervisions needs --manifest"),
-        (["--audio_folder", ".", "--valid_hours", "-1"], "--valid_hours must be positive"),
-        (["--audio_folder", ".", "--valid_hours", "1"], "more than half of the corpus"),
-        (["--audio_folder", ".", "--valid_set", "train"], "are both train"),
-        (["--audio_folder", ".", "--valid_hours", "1", "--valid_utterances", "1"], "give one of"),
+        (["--source", "r", "--supervisions", "absent"], "absent: no such file"),
+        (["--source", "s"], "is a SupervisionSet; give the recordings"),
+        (["--source", "r", "--supervisions", "r"], "is a RecordingSet, not supervisions"),
+        (["--source", "mono.wav"], "no manifest of lhotse"),
+        (["--source", "absent"], "absent: no such file or directory"),
+        (["--source", "void"], "void: no audio file in it"),
+        (["--source", ".", "--speakers", "top"], "lies in no folder of a speaker"),
+        (["--source", ".", "--format", "kaldi"], "wav.scp: cannot be opened"),
+        (["--source", "r", "--speakers", "top"], "--speakers is for a folder of audio"),
+        (["--source", ".", "--supervisions", "x"], "--supervisions is for recordings of lhotse"),
+        (["--source", ".", "--valid_hours", "-1"], "--valid_hours must be positive"),
+        (["--source", ".", "--valid_hours", "1"], "more than half of the corpus"),
+        (["--source", ".", "--valid_set", "train"], "are both train"),
+        (["--source", ".", "--valid_hours", "1", "--valid_utterances", "1"], "give one of"),
     ],
 )
 def test_a_mistake_is_one_line(manifests, tmp_path, monkeypatch, capsys, options, message):

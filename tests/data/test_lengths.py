@@ -20,16 +20,16 @@ def shape(tmp_path):
 
 def test_the_long_are_left_out_and_named(shape, caplog):
     """Fails if one endless clip gets into a batch, or is dropped in silence."""
-    with caplog.at_level(logging.WARNING), capped([shape], 16000) as (made,):
+    with caplog.at_level(logging.WARNING), capped([shape], 1.0) as (made,):
         assert Path(made).read_text().split() == ["a", "16000", "b", "400"]
-    assert "1 utterances longer than max_samples 16000 are left out: endless" in caplog.text
+    assert "1 utterances longer than 1 s are left out (--max_duration): endless" in caplog.text
     with capped([shape], None) as files:
         assert files == [shape]
 
 
 def test_nothing_left_is_an_error(shape):
-    message = "all 3 utterances are longer than max_samples 10"
-    with pytest.raises(DataError, match=message), capped([shape], 10):
+    message = "all 3 utterances are longer than 0.001 s"
+    with pytest.raises(DataError, match=message), capped([shape], 0.001):
         pass
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_star.bin import star_check_data
+from espnet_star.bin import star_data
 from espnet_star.data import shard_stream as module
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_wav_scp
@@ -169,7 +169,7 @@ def test_a_missing_or_truncated_shard_is_named_before_training(copy):
     with pytest.raises(DataError, match=r"recording.000004.tar: the index says \d+ bytes, the"):
         read_index([str(copy)]).check_files()
     path.unlink()
-    with pytest.raises(DataError, match=r"recording.000004.tar: missing shard"):
+    with pytest.raises(DataError, match=r"recording.000004.tar: missing; copy"):
         read_index([str(copy)]).check_files()
 
 
@@ -256,7 +256,7 @@ def test_a_bad_index_is_named(copy, change, message):
 
 def test_no_index_is_an_error_that_says_what_to_do(tmp_path):
     for place in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(DataError, match=r"has no shards.json; star_shards writes"):
+        with pytest.raises(DataError, match=r"has no shards.json; star_data shards writes"):
             read_index([str(place)])
     (tmp_path / "shards.json").write_text("{")
     with pytest.raises(DataError, match=r"shards.json: cannot be read"):
@@ -281,10 +281,10 @@ def test_places_are_put_together_and_located(shards, copy):
 
 def test_shards_are_checked(copy, capsys):
     """Fails if a check before training passes shards that the training refuses."""
-    star_check_data.main(["--datadir", str(copy)])
+    star_data.main(["check", "--data_dir", str(copy)])
     out = capsys.readouterr().out
     assert "24 utterances, 10 s; 3 audio files decoded" in out
-    star_check_data.main(["--datadir", str(copy), "--full", "true"])
+    star_data.main(["check", "--data_dir", str(copy), "--full", "true"])
     out = capsys.readouterr().out
     assert "24 audio files decoded" in out and "  0 to   1 s       24" in out
     path = copy / "shar" / "recording.000007.tar"
@@ -297,5 +297,5 @@ def test_shards_are_checked(copy, capsys):
         (["--need", "text"], "are not there for shards"),
     ]:
         with pytest.raises(SystemExit):
-            star_check_data.main(["--datadir", str(copy), *options])
+            star_data.main(["check", "--data_dir", str(copy), *options])
         assert message in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_star.bin import star_shards
+from espnet_star.bin import star_data
 from espnet_star.data import shard_writer as module
 from espnet_star.data.checks import BINS
 from espnet_star.data.errors import DataError
@@ -113,7 +113,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_not_repeated(prepared, tmp_
 def test_files_of_others_are_left_alone(prepared, tmp_path):
     (tmp_path / "shar").mkdir()
     (tmp_path / "shar" / "cuts.000000.jsonl.gz").write_text("mine")
-    with pytest.raises(DataError, match=r"shar holds files that star_shards did not write"):
+    with pytest.raises(DataError, match=r"shar holds files that star_data shards did not write"):
         write_shards(prepared, tmp_path, ShardOptions())
     assert (tmp_path / "shar" / "cuts.000000.jsonl.gz").read_text() == "mine"
 
@@ -176,8 +176,8 @@ def test_shards_of_lhotse_get_an_index(prepared, tmp_path, capsys):
     cuts = lhotse.CutSet.from_cuts(recording.to_cut() for recording in recordings)
     (tmp_path / "theirs").mkdir()
     cuts.to_shar(tmp_path / "theirs", fields={"recording": "wav"}, shard_size=2)
-    options = ["--shar", str(tmp_path / "theirs"), "--outdir", str(tmp_path / "index")]
-    star_shards.main([*options, "--nj", "1"])
+    options = ["--shar", str(tmp_path / "theirs"), "--output_dir", str(tmp_path / "index")]
+    star_data.main(["shards", *options, "--nj", "1"])
     assert "6 utterances, 3 s in 3 shards; longest spk/5.x" in capsys.readouterr().out
     index = read_index([str(tmp_path / "index")])
     index.check_files()
@@ -186,21 +186,21 @@ def test_shards_of_lhotse_get_an_index(prepared, tmp_path, capsys):
     assert index.samples.sum() == ours.samples.sum()
     (tmp_path / "theirs" / "recording.000001.tar").unlink()
     with pytest.raises(SystemExit):
-        star_shards.main(options)
+        star_data.main(["shards", *options])
     assert "for the same numbers (000001)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give one of --datadir and --shar"),
-        (["--datadir", "x", "--shar", "y"], "give one of --datadir and --shar"),
-        (["--datadir", "x", "--shard_seconds", "0"], "--shard_seconds must be positive"),
+        ([], "give one of --data_dir and --shar"),
+        (["--data_dir", "x", "--shar", "y"], "give one of --data_dir and --shar"),
+        (["--data_dir", "x", "--shard_seconds", "0"], "--shard_seconds must be positive"),
         (["--shar", "/nowhere"], "expected cuts.NUMBER.jsonl.gz"),
     ],
 )
 def test_a_mistake_is_one_line(options, message, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
-        star_shards.main(["--outdir", str(tmp_path / "out"), *options])
+        star_data.main(["shards", "--output_dir", str(tmp_path / "out"), *options])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]

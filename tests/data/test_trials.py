@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_star.bin import star_trials
+from espnet_star.bin import star_data
 from espnet_star.data.errors import DataError
 from espnet_star.data.trials import read_trials, write_pairs
 
@@ -23,7 +23,7 @@ def write(data, *lines):
 def test_tables_of_every_pair(data, capsys):
     """Fails if sides are swapped, or a repeated pair is a repeated key, which ESPnet refuses."""
     path = write(data, "1 u2 u1", "0 u3 u1", "1 u2 u1")
-    star_trials.main(["--trials", str(path), "--datadir", str(data)])
+    star_data.main(["trials", "--trials", str(path), "--data_dir", str(data)])
     assert (data / "trial.scp").read_text() == "u2*u1 /2.wav\nu3*u1 /3.wav\n"
     assert (data / "trial2.scp").read_text() == "u2*u1 /1.wav\nu3*u1 /1.wav\n"
     assert (data / "trial_label").read_text() == "u2*u1 1\nu3*u1 0\n"
@@ -33,7 +33,7 @@ def test_tables_of_every_pair(data, capsys):
 
 def test_check_writes_nothing(data):
     path = write(data, "1 u2 u1", "0 u3 u1")
-    star_trials.main(["--trials", str(path), "--datadir", str(data), "--check", "true"])
+    star_data.main(["trials", "--trials", str(path), "--data_dir", str(data), "--dry_run", "true"])
     assert not (data / "trial.scp").exists()
 
 
@@ -62,6 +62,8 @@ def test_absent_utterances_stop_the_command(data, capsys):
     """Fails if an absent file of the official trials is found after the training."""
     path = write(data, "1 u2 u1", "0 u3 gone")
     with pytest.raises(SystemExit) as stop:
-        star_trials.main(["--trials", str(path), "--datadir", str(data), "--check", "true"])
+        star_data.main(
+            ["trials", "--trials", str(path), "--data_dir", str(data), "--dry_run", "true"]
+        )
     assert stop.value.code == 2
     assert "lacks: gone; skipped.txt there tells" in capsys.readouterr().err

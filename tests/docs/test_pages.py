@@ -11,8 +11,8 @@ import soundfile
 import torch
 from compared import compare
 
-from espnet_star.bin.star_import_corpus import main as import_corpus
-from espnet_star.bin.star_prepare_data import main as prepare
+from espnet_star.bin.star_data.import_ import main as import_corpus
+from espnet_star.bin.star_data.prepare import main as prepare
 from espnet_star.data.kaldi import read_counts
 from espnet_star.encoders import Want
 from espnet_star.errors import StarError
@@ -76,13 +76,13 @@ def imported(tmp_path, monkeypatch):
     def run(source, without=()):
         (line,) = [block for block in blocks("corpus.md", "sh") if source in block]
         words = shlex.split(line)
-        assert words[:4] == ["python", "-m", "espnet_star", "star_import_corpus"]
-        options = words[4:]
+        assert words[:5] == ["python", "-m", "espnet_star", "star_data", "import"]
+        options = words[5:]
         for name in without:
             place = options.index(name)
             del options[place : place + 2]
         import_corpus([*options, "--force", "true"])
-        prepare(["--srcdir", "data/train", "--dstdir", "dump/raw/train", "--nj", "1"])
+        prepare(["--source", "data/train", "--output_dir", "dump/raw/train", "--nj", "1"])
         return read_counts("dump/raw/train/utt2num_samples")
 
     return run
@@ -97,12 +97,12 @@ def test_a_folder_of_audio_becomes_data(tmp_path, imported):
         else:
             soundfile.write(path, 0.1 * torch.randn(11025).numpy(), 11025)
     expected = dict.fromkeys(("anna-one_two", "anna-three", "bert-three"), 16000)
-    assert imported("--audio_folder", without=["--valid_hours"]) == expected
+    assert imported("--source audio", without=["--valid_hours"]) == expected
     speakers = (tmp_path / "data/train/utt2spk").read_text().splitlines()
     assert speakers == ["anna-one_two anna", "anna-three anna", "bert-three bert"]
     (tmp_path / "kaldi").mkdir()
     (tmp_path / "data" / "train").rename(tmp_path / "kaldi" / "train")
-    assert imported("--kaldi", without=["--valid_hours"]) == expected
+    assert imported("--source kaldi", without=["--valid_hours"]) == expected
 
 
 def test_a_manifest_becomes_data(tmp_path, imported):
@@ -113,4 +113,4 @@ def test_a_manifest_becomes_data(tmp_path, imported):
     lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl.gz")
     supervisions = lhotse.SupervisionSet.from_segments([supervision])
     supervisions.to_file(tmp_path / "supervisions.jsonl.gz")
-    assert imported("--manifest") == {"anna-1": 16000}
+    assert imported("--source recordings") == {"anna-1": 16000}

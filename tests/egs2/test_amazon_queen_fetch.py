@@ -52,7 +52,7 @@ FILES = {"./usr/share/scummvm/queen.1c": QUEEN, "./usr/share/doc/copyright": TER
 )
 def test_users_file_is_unpacked(tmp_path, capsys, content, kept):
     outdir = tmp_path / "out"
-    arguments = ["--queen", str(given(tmp_path, content)), "--outdir", str(outdir)]
+    arguments = ["--queen", str(given(tmp_path, content)), "--output_dir", str(outdir)]
     assert fetch_corpus.main(arguments) == 0
     assert sorted(path.name for path in outdir.iterdir()) == kept
     assert (outdir / "queen.1c").read_bytes() == QUEEN
@@ -84,7 +84,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path, name, pack):
 def test_damaged_file_is_an_error_and_leaves_nothing(tmp_path, capsys, content, message):
     outdir = tmp_path / "out"
     path = given(tmp_path, content)
-    assert fetch_corpus.main(["--queen", str(path), "--outdir", str(outdir)]) == 1
+    assert fetch_corpus.main(["--queen", str(path), "--output_dir", str(outdir)]) == 1
     printed = capsys.readouterr().err
     assert message in printed
     assert str(path) in printed
@@ -129,7 +129,7 @@ def test_rebuilt_package_with_the_same_voices_is_taken(tmp_path, monkeypatch):
 
 def test_without_apt_get_the_exit_code_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert fetch_corpus.main(["--outdir", str(tmp_path / "out")]) == 3
+    assert fetch_corpus.main(["--output_dir", str(tmp_path / "out")]) == 3
     printed = capsys.readouterr().err
     assert "no apt-get" in printed
     assert "--queen" in printed
@@ -139,5 +139,5 @@ def test_without_apt_get_the_exit_code_says_so(tmp_path, monkeypatch, capsys):
 def test_failing_apt_get_is_reported_by_its_last_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fetch_corpus.shutil, "which", lambda name: name)
     monkeypatch.setattr(fetch_corpus, "_run", lambda command, folder: "E: no such package")
-    assert fetch_corpus.main(["--outdir", str(tmp_path / "out")]) == 3
+    assert fetch_corpus.main(["--output_dir", str(tmp_path / "out")]) == 3
     assert "E: no such package" in capsys.readouterr().err

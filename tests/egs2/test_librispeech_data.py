@@ -12,7 +12,7 @@ import pytest
 from librispeech_builders import copy_corpus, write_archive, write_corpus
 from librispeech_tree import SETS, UTTERANCES, corpus_folder, parts_of
 
-from espnet_star.bin import star_check_data, star_prepare_data
+from espnet_star.bin import star_data
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_table
 from espnet_star.errors import StarError
@@ -33,7 +33,7 @@ def copy(corpus, tmp_path):
 
 
 def prepare(folder, corpus, *sets, extra=("--allow_fewer", "true")):
-    options = ["--datadir", f"{folder}/data", "--download_dir", f"{folder}/downloads", "--nj", "2"]
+    options = ["--data_dir", f"{folder}/data", "--download_dir", f"{folder}/downloads", "--nj", "2"]
     source = ["--librispeech", f"{corpus}"] if corpus else []
     prepare_librispeech.main([*options, *source, "--sets", *sets, *extra])
 
@@ -65,10 +65,18 @@ def test_sets_are_what_the_template_reads(corpus, tmp_path, capsys):
     speakers = read_table(tmp_path / "data" / "test_clean" / "utt2spk")
     assert text["600-5600-0001"] == "HELLO WORLD IT'S B" and speakers["600-5600-0001"] == "600"
     raw = tmp_path / "raw"
-    star_prepare_data.main(
-        ["--srcdir", f"{tmp_path}/data/test_clean", "--dstdir", f"{raw}", "--nj", "1"]
+    star_data.main(
+        [
+            "prepare",
+            "--source",
+            f"{tmp_path}/data/test_clean",
+            "--output_dir",
+            f"{raw}",
+            "--nj",
+            "1",
+        ]
     )
-    star_check_data.main(["--datadir", f"{raw}", "--need", "text"])
+    star_data.main(["check", "--data_dir", f"{raw}", "--need", "text"])
     lengths = read_table(raw / "utt2num_samples")
     assert lengths["600-5600-0000"] == "8000" and lengths["600-5600-0001"] == "8320"
 

@@ -62,8 +62,8 @@ def last(words, option):
     return words[len(words) - words[::-1].index(option)]
 
 
-def tool(calls, name):
-    return [words[2:] for words in calls if words[2:3] == [name]]
+def tool(calls, *names):
+    return [words[2:] for words in calls if words[2 : 2 + len(names)] == [*names]]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -130,11 +130,11 @@ def test_only_what_is_used_is_fetched(recipe):
 
 def test_no_utterance_of_a_test_set_is_dropped(recipe):
     calls, _ = recipe("--stage", "2", "--stop_stage", "3")
-    (prepared,) = tool(calls, "star_prepare_data")
+    (prepared,) = tool(calls, "star_data", "prepare")
     assert value(prepared, "--max_duration") == "36" and value(prepared, "--max_hours") == "dev=1"
     sets = prepared[prepared.index("--sets") + 1 :]
     assert {"train_960", "dev", "test_clean", "test_other", "dev_other"} <= set(sets)
-    checked = [value(words, "--datadir") for words in tool(calls, "star_check_data")]
+    checked = [value(words, "--data_dir") for words in tool(calls, "star_data", "check")]
     assert {"dump/raw/test_clean", "dump/raw/test_other", "dump/raw/dev_other"} <= set(checked)
 
 
@@ -142,8 +142,8 @@ def test_heads_are_trained_as_configured(recipe):
     """Fails if a head gets another's tokens or frontend, or GPUs share it by DataParallel."""
     calls, jobs = recipe("--stage", "7", "--stop_stage", "8")
     tokens = {
-        value(words, "--outdir"): value(words, "--token_type")
-        for words in tool(calls, "star_tokens")
+        value(words, "--output_dir"): value(words, "--token_type")
+        for words in tool(calls, "star_data", "tokens")
     }
     assert tokens == {"exp/starhubert/tokens_char": "char", "exp/starhubert/tokens_bpe": "bpe"}
     assert [name for name, _, _ in jobs] == ["asr_teacher", "asr_student", "asr_finetuned"]
@@ -181,7 +181,9 @@ def test_every_set_is_decoded_by_every_head(recipe):
     tuned = by_name["asr_finetuned_dev_other"]
     assert last(tuned, "--asr_model_file").endswith("asr_finetuned/valid.cer_ctc.ave.pth")
     assert not [name for name in by_name if name.startswith("asr_finetuned_lm")]
-    scored = {value(words, "--hyp"): value(words, "--out") for words in tool(calls, "star_score")}
+    scored = {
+        value(words, "--hyp"): value(words, "--output") for words in tool(calls, "star_score")
+    }
     assert len(scored) == 20
     hypothesis = f"{folder}/test_other_lm/1best_recog/text"
     assert scored[hypothesis] == f"{folder}/score_lm_test_other.json"
@@ -207,7 +209,7 @@ def test_results_and_packs_have_the_fine_tuned_student(recipe):
     scores = added[2][added[2].index("--scores") + 1 :]
     folder = "exp/starhubert/asr_finetuned"
     assert scores[:2] == [f"{folder}/score_test_clean.json", f"{folder}/score_test_other.json"]
-    packs = {value(words, "--outpath"): words for words in tool(calls, "star_pack")}
+    packs = {value(words, "--output"): words for words in tool(calls, "star_export", "pack")}
     assert {Path(path).stem for path in packs} == {"student", "asr", "asr_finetuned"}
     tuned = packs["exp/starhubert/packs/asr_finetuned.zip"]
     assert value(tuned, "--model_file") == "valid.cer_ctc.ave.pth"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_star.bin import star_check_data, star_import_corpus, star_prepare_data
+from espnet_star.bin import star_data
 from espnet_star.data.kaldi import read_counts
 
 TOP = Path(__file__).resolve().parents[2]
 README = TOP / "egs2" / "TEMPLATE" / "star1" / "README.md"
 SECTION = README.read_text().split("## Your own corpus", 1)[1].split("\n## ", 1)[0]
 SETUP, *BLOCKS = re.findall(r"^```sh\n(.*?)^```", SECTION, re.M | re.S)
-TOOLS = {"star_prepare_data": star_prepare_data, "star_check_data": star_check_data}
+TOOLS = {"star_data": star_data}
 CLIPS = 8
 
 
@@ -85,21 +85,17 @@ def test_three_lines_make_data_and_start_a_training(block, corpora, recipe, caps
     lines = block.splitlines()
     assert len(lines) == 3
     words = shlex.split(lines[0].replace("/corpora", f"{corpora}/corpora"))
-    assert words[:4] == ["python3", "-m", "espnet_star", "star_import_corpus"]
+    assert words[:5] == ["python3", "-m", "espnet_star", "star_data", "import"]
     for place, word in enumerate(words):
         if word.endswith(".jsonl.gz"):
             words[place] = str(corpora / word)
     # Of eight seconds an hour cannot be held out.
     words[words.index("--valid_hours") + 1] = str(1.5 / 3600)
-    star_import_corpus.main(words[4:])
+    star_data.main(words[4:])
 
     shell(lines[1], recipe)
     made = calls(recipe)
-    assert [words[0] for words in made] == [
-        "star_prepare_data",
-        "star_check_data",
-        "star_check_data",
-    ]
+    assert [words[1] for words in made] == ["prepare", "check", "check"]
     for tool, *options in made:
         TOOLS[tool].main(options)
     assert capsys.readouterr().out.count("no problem found") == 2
@@ -109,7 +105,7 @@ def test_three_lines_make_data_and_start_a_training(block, corpora, recipe, caps
 
     shell(lines[2], recipe)
     made = calls(recipe)
-    assert made[-1][0] == "star_export"
+    assert made[-1][:2] == ["star_export", "transformers"]
     started = [words for words in made if "star_train" in words]
     assert started
     for words in started:

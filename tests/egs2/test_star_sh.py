@@ -81,21 +81,30 @@ def recipe(tmp_path):
 def test_report_of_every_head_with_layers(recipe):
     """Fails if a head is left out of the report, or one is named that does not exist."""
     heads = ["exp/asr_student", "exp/sid_student"]
-    results = ["--results", "results/results.json", "--outdir", "results/report"]
-    expected = ["star_report", "exp/train_star", "--heads", *heads, *results, "--force", "true"]
+    results = ["--results", "results/results.json", "--output_dir", "results/report"]
+    expected = [
+        "star_report",
+        "--expdir",
+        "exp/train_star",
+        "--heads",
+        *heads,
+        *results,
+        "--force",
+        "true",
+    ]
     assert recipe("--stage", "15", "--stop_stage", "15") == [expected]
 
 
 def test_packs_without_an_upload(recipe):
     """Fails if a model is not packed, or something is sent that nobody asked to send."""
     calls = recipe("--stage", "16", "--pack_args", "--license mit --description two words")
-    packed = [(words[1], words[words.index("--outpath") + 1]) for words in calls]
-    assert [words[0] for words in calls] == ["star_pack"] * 3
+    packed = [(words[2], words[words.index("--output") + 1]) for words in calls]
+    assert [words[:2] for words in calls] == [["star_export", "pack"]] * 3
     names = [("ssl", "student"), ("asr", "asr"), ("cls", "sid")]
     assert packed == [(task, f"exp/packs/{name}.zip") for task, name in names]
     for words in calls:
         assert words[words.index("--description") + 1 :] == ["two", "words"]
-        assert words[words.index("--results") + 1] == "results/RESULTS.md"
+        assert words[words.index("--results") + 1] == "results/results.json"
     assert "--inference_args=--ctc_weight 1.0 --beam_size 1" in calls[1]
 
 
@@ -107,7 +116,16 @@ def test_uploads(recipe, tmp_path):
         (tmp_path / "exp" / "packs" / f"{name}.zip").touch()
     dry = ["--upload_args", "--dry_run true"]
     assert recipe("--stage", "17", "--hf_repo", "me/m", *dry) == [
-        ["star_upload", "--pack", f"exp/packs/{name}.zip", "--hf_repo", repo, "--dry_run", "true"]
+        [
+            "star_export",
+            "upload",
+            "--pack",
+            f"exp/packs/{name}.zip",
+            "--hf_repo",
+            repo,
+            "--dry_run",
+            "true",
+        ]
         for name, repo in pairs.items()
     ]
 
@@ -165,8 +183,12 @@ def test_several_students(recipe, tmp_path):
         "tiny_student_undistilled": "exp/tiny_student/undistilled",
     }
     (report,) = [words for words in calls if words[0] == "star_report"]
-    assert report[1:3] == ["exp/small", "exp/tiny_student"]
-    packs = [words[words.index("--outpath") + 1] for words in calls if words[0] == "star_pack"]
+    assert report[1:4] == ["--expdir", "exp/small", "exp/tiny_student"]
+    packs = [
+        words[words.index("--output") + 1]
+        for words in calls
+        if words[:2] == ["star_export", "pack"]
+    ]
     assert packs == ["exp/packs/small.zip", "exp/packs/tiny_student.zip"]
 
 
@@ -174,9 +196,18 @@ def test_shards_instead_of_lists(recipe):
     """Fails if shards are made and not read, or read and not made."""
     shards = ["--train_shards", "dump/shards/a"]
     made = recipe("--stage", "2", "--stop_stage", "3", *shards)
-    sharded = ["star_shards", "--datadir", "dump/raw/a", "--outdir", "dump/shards/a", "--nj", "2"]
+    sharded = [
+        "star_data",
+        "shards",
+        "--data_dir",
+        "dump/raw/a",
+        "--output_dir",
+        "dump/shards/a",
+        "--nj",
+        "2",
+    ]
     assert sharded in made
-    assert ["star_check_data", "--histogram", "false", "--datadir", "dump/shards/a"] in made
+    assert ["star_data", "check", "--histogram", "false", "--data_dir", "dump/shards/a"] in made
     words = distillation(recipe, *shards)
     assert words[words.index("--train_shards") + 1] == "dump/shards/a"
     assert "--train_shape_file" not in words and "--valid_shape_file" in words
@@ -206,6 +237,6 @@ def test_one_test_set_keeps_its_names(recipe, tmp_path):
     sets = ["--asr_sets", "tr va te", "--systems", "student"]
     calls = recipe("--stage", "9", "--stop_stage", "14", *sets)
     path = "exp/asr_student/score.json"
-    assert ["--out", path] == calls[1][-2:] and calls[1][:2] == ["star_score", "asr"]
+    assert ["--output", path] == calls[1][-2:] and calls[1][:2] == ["star_score", "asr"]
     add = next(words for words in calls if words[:2] == ["star_score", "add"])
     assert path in add[add.index("--scores") + 1 :]

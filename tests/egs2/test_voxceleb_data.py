@@ -49,7 +49,7 @@ def stops(capsys):
 
 
 def options(tree, lists, data, *extra):
-    return ["--voxceleb1", str(tree), "--lists", str(lists), "--datadir", str(data), *extra]
+    return ["--voxceleb1", str(tree), "--lists", str(lists), "--data_dir", str(data), *extra]
 
 
 def speakers(folder):
@@ -263,11 +263,11 @@ def test_lists_come_from_the_corpus_or_the_folder_given(tree, lists, tmp_path, s
     """Fails if s3prl's name is not known, or a list that was asked for is replaced."""
     own = shutil.copytree(lists, tmp_path / "own" / "meta").parent
     (own / "meta" / "iden_split.txt").rename(own / "meta" / "veri_test_class.txt")
-    fetch_voxceleb.main(["--voxceleb1", str(own), "--outdir", str(tmp_path / "out")])
+    fetch_voxceleb.main(["--voxceleb1", str(own), "--output_dir", str(tmp_path / "out")])
     for name in fetch_voxceleb.LISTS:
         assert (tmp_path / "out" / name).read_text() == (lists / name).read_text()
     (own / "meta" / "veri_test.txt").unlink()
-    call = ["--voxceleb1", tree, "--lists", own, "--outdir", tmp_path / "out"]
+    call = ["--voxceleb1", tree, "--lists", own, "--output_dir", tmp_path / "out"]
     assert f"{own} has no veri_test.txt" in stops(fetch_voxceleb.main, *call)
 
 
@@ -281,7 +281,7 @@ def test_downloads_are_checked(tree, tmp_path, monkeypatch, capsys):
     def fail(url, filename):
         raise urllib.error.URLError("no route")
 
-    call = ["--voxceleb1", str(tree), "--outdir", str(tmp_path / "out")]
+    call = ["--voxceleb1", str(tree), "--output_dir", str(tmp_path / "out")]
     for download, message in ((serve, "expected MD5 29fc7cc1"), (fail, "cannot download https://")):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "iden_split.txt").touch()
@@ -301,7 +301,14 @@ def test_audio_that_the_server_refuses(tmp_path, monkeypatch, capsys):
         raise urllib.error.HTTPError("https://thor", 403, "Forbidden", None, None)
 
     monkeypatch.setattr(recipe, "download_voxceleb1", refuse)
-    call = ["--voxceleb1", str(tmp_path), "--outdir", str(tmp_path / "out"), "--download", "true"]
+    call = [
+        "--voxceleb1",
+        str(tmp_path),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--download",
+        "true",
+    ]
     with pytest.raises(SystemExit) as stop:
         fetch_voxceleb.main(call)
     assert stop.value.code == 3

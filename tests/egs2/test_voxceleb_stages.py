@@ -92,13 +92,13 @@ def test_data_gets_paths_with_spaces(recipe):
 def test_a_ready_student_is_not_distilled(recipe):
     """Fails if audio is prepared for a distillation, or the student is trained all the same."""
     calls, _ = recipe("--stop_stage", "6")
-    (prepared,) = [words for words in calls if "star_prepare_data" in words]
+    (prepared,) = [words for words in calls if words[:2] == ["star_data", "prepare"]]
     sid, sv = ([f"{task}_{part}" for part in ("train", "valid", "test")] for task in ("sid", "sv"))
     assert prepared[prepared.index("--sets") + 1 :] == [*sid, *sv]
     assert values(prepared, "--max_duration") == ["150"]
     assert values(prepared, "--whole") == ["sid_test"]
-    exports = [words for words in calls if words[0] == "star_export"]
-    assert [values(words, "--student") for words in exports] == [["ready"]]
+    exports = [words for words in calls if words[:2] == ["star_export", "transformers"]]
+    assert [values(words, "--upstream") for words in exports] == [["ready"]]
     assert values(exports[0], "--random_init") == ["true"]
     assert not any("star_train" in words for words in calls)
 
@@ -106,16 +106,18 @@ def test_a_ready_student_is_not_distilled(recipe):
 def test_checks_before_hours_are_spent(recipe):
     """Fails if dropped test utterances or absent trials are found after the training."""
     calls, _ = recipe("--stage", "3", "--stop_stage", "3")
-    checked = [values(words, "--datadir") for words in calls if words[0] == "star_check_data"]
+    checked = [
+        values(words, "--data_dir") for words in calls if words[:2] == ["star_data", "check"]
+    ]
     names = ("sid_train", "sid_valid", "sid_test", "sv_train")
     assert checked == [[f"dump/raw/{name}"] for name in names]
-    trials = [words for words in calls if words[0] == "star_trials"]
+    trials = [words for words in calls if words[:2] == ["star_data", "trials"]]
     assert [values(words, "--trials")[0] for words in trials] == [
         "data/sv_valid/trials",
         "data/sv_test/vox1_o_cleaned",
         "data/sv_test/vox1_o",
     ]
-    assert [values(words, "--check") for words in trials] == [[], ["true"], ["true"]]
+    assert [values(words, "--dry_run") for words in trials] == [[], ["true"], ["true"]]
 
 
 def test_distilling_here(recipe):
@@ -180,7 +182,7 @@ def test_every_list_is_scored(recipe):
         [
             *("star_score", "sv", "--ref", f"data/sv_test/{name}"),
             *("--hyp", "exp/sv_student/sv_test/embed.scp"),
-            *("--out", f"exp/sv_student/score{end}.json"),
+            *("--output", f"exp/sv_student/score{end}.json"),
         ]
         for name, end in (("vox1_o_cleaned", ""), ("vox1_o", "_vox1_o"))
     ]
@@ -207,7 +209,7 @@ def test_packs_of_the_heads_on_a_ready_student(recipe):
         (recipe.folder / "exp" / name).mkdir(parents=True)
         (recipe.folder / "exp" / name / "config.yaml").touch()
     calls, _ = recipe("--stage", "16", "--stop_stage", "16")
-    assert [(words[1], values(words, "--outpath")[0]) for words in calls] == [
+    assert [(words[2], values(words, "--output")[0]) for words in calls] == [
         ("cls", "exp/packs/sid.zip"),
         ("spk", "exp/packs/sv.zip"),
     ]

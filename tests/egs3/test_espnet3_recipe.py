@@ -173,7 +173,7 @@ def test_one_run_a_folder(base, system, tmp_path):
 def test_options_of_the_export_are_checked(system, tmp_path):
     args = system.export_args(tmp_path, {"license": "cc-by-4.0", "name": None, "speed": False})
     assert (args.license, args.name, args.speed) == ("cc-by-4.0", None, False)
-    assert args.outdir == str(tmp_path / "student")
+    assert args.output_dir == str(tmp_path / "student")
     with pytest.raises(StarError, match=r"key of export 'licence'.*Did you mean 'license'"):
         system.export_args(tmp_path, {"licence": "cc-by-4.0"})
     with pytest.raises(StarError, match="export"):

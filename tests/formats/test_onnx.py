@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import espnet_star
-from espnet_star.bin import star_extract, star_onnx
+from espnet_star.bin import star_export, star_extract
 from espnet_star.data.kaldi import read_table
 from espnet_star.encoders import Want
 from espnet_star.encoders.base import weights_fingerprint
@@ -202,7 +202,9 @@ def test_extraction_from_the_file(onnx_files, data_directory, tmp_path):
     options = ["--wav_scp", f"{data_directory}/wav.scp", "--layer", "all"]
     for name in ("files/model.onnx", "student"):
         out = tmp_path / name.replace("/", "_")
-        star_extract.main(["--upstream", str(onnx_files / name), "--outdir", str(out), *options])
+        star_extract.main(
+            ["--upstream", str(onnx_files / name), "--output_dir", str(out), *options]
+        )
     places = read_table(tmp_path / "student" / "feats.scp")
     assert len(places) == 8
     for name, place in places.items():
@@ -227,7 +229,9 @@ def test_nothing_is_left_of_a_file_that_misses_its_tolerance(
 def test_nothing_is_overwritten_unasked(onnx_files, capsys):
     before = (onnx_files / "files" / "model.onnx").read_bytes()
     with pytest.raises(SystemExit) as stop:
-        star_onnx.main(["--upstream", f"{onnx_files}/student", "--outdir", f"{onnx_files}/files"])
+        star_export.main(
+            ["onnx", "--upstream", f"{onnx_files}/student", "--output_dir", f"{onnx_files}/files"]
+        )
     assert stop.value.code == 2
     assert "already holds model.onnx; give --force true" in capsys.readouterr().err
     assert (onnx_files / "files" / "model.onnx").read_bytes() == before

@@ -114,7 +114,7 @@ def test_targets_are_checked_before_the_work(tmp_path):
     check_target(tmp_path / "absent", FILES, force=False)
     (tmp_path / "notes.txt").write_text("mine")
     check_target(tmp_path, FILES, force=False)
-    with pytest.raises(StarError, match="is a file; --outdir must name a directory"):
+    with pytest.raises(StarError, match="is a file; --output_dir must name a directory"):
         check_target(tmp_path / "notes.txt", FILES, force=True)
     (tmp_path / FILES[1]).write_text("weights")
     with pytest.raises(StarError, match=r"already holds model.safetensors; give --force true"):

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_star.bin.star_unpack import main
+from espnet_star.bin.star_import.pack import main
 from espnet_star.errors import StarError
 from espnet_star.formats import archive
 from espnet_star.formats import unpack as unpacking
@@ -204,14 +204,14 @@ def test_a_member_whose_checksum_is_wrong(tmp_path, refused):
 
 def test_nothing_is_replaced_unasked(tmp_path, capsys):
     pack, model = as_zip(tmp_path / "pack.zip", members()), tmp_path / "model"
-    main(["--pack", str(pack), "--outdir", str(model)])
+    main(["--pack", str(pack), "--output_dir", str(model)])
     (model / "mine").touch()
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        main(["--pack", str(pack), "--outdir", str(model)])
+        main(["--pack", str(pack), "--output_dir", str(model)])
     assert stop.value.code == 2
     assert "--force true" in capsys.readouterr().err
-    main(["--pack", str(pack), "--outdir", str(model), "--force", "true"])
+    main(["--pack", str(pack), "--output_dir", str(model), "--force", "true"])
     assert not (model / "mine").exists()
     assert (model / MODEL).is_file()
 

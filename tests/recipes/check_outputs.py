@@ -55,7 +55,7 @@ def report_faults(results: Path) -> Iterator[str]:
 
 
 def pack_faults(expdir: Path, expected: Sequence[str]) -> Iterator[str]:
-    """Packs that are missing or that ``star_unpack`` would refuse."""
+    """Packs that are missing or that ``star_import pack`` would refuse."""
     from espnet_star.formats.unpack import unpack
 
     found = sorted(expdir.rglob("packs/*.zip"))

@@ -4,8 +4,8 @@
 
 make_corpus() {
     fetch_demo_clips || return $?
-    ${python} "${here}"/make_librispeech.py "${clips[@]}" --outdir "$1/corpus"
-    ${python} "${here}"/make_lm.py --corpus "$1/corpus/LibriSpeech" --outdir "$1/downloads/lm"
+    ${python} "${here}"/make_librispeech.py "${clips[@]}" --output_dir "$1/corpus"
+    ${python} "${here}"/make_lm.py --corpus "$1/corpus/LibriSpeech" --output_dir "$1/downloads/lm"
 }
 
 # Decoding through the n-gram needs a library that has no wheel for the newest Python.

@@ -109,7 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datadirs", nargs="+", required=True, help="with text and utt2spk")
     parser.add_argument("--root", default=".", help="where paths in wav.scp start from")
-    parser.add_argument("--outdir", type=Path, required=True, help="gets a folder LibriSpeech")
+    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder LibriSpeech")
     return parser
 
 
@@ -118,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
 
     def work() -> None:
-        counts = make(read_clips(args.datadirs, args.root, SHORTEST, LONGEST), args.outdir)
-        print(f"{args.outdir}/LibriSpeech: " + ", ".join(f"{n} {p}" for p, n in counts.items()))
+        counts = make(read_clips(args.datadirs, args.root, SHORTEST, LONGEST), args.output_dir)
+        print(f"{args.output_dir}/LibriSpeech: " + ", ".join(f"{n} {p}" for p, n in counts.items()))
 
     run_tool(Path(sys.argv[0]).name, work)
 

@@ -139,11 +139,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="a LibriSpeech folder")
-    parser.add_argument("--outdir", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args(argv)
 
     def work() -> None:
-        print(f"{args.outdir}: 4-gram of {make(read_sentences(args.corpus), args.outdir)} words")
+        words = make(read_sentences(args.corpus), args.output_dir)
+        print(f"{args.output_dir}: 4-gram of {words} words")
 
     run_tool(Path(sys.argv[0]).name, work)
 

@@ -63,13 +63,13 @@ def make(family: str, outdir: Path, seed: int = 0) -> Path:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outdir", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     args = parser.parse_args(argv)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     for family in args.families:
-        print(f"{make(family, args.outdir)}: random, 2 layers of width {SHAPE['hidden_size']}")
+        print(f"{make(family, args.output_dir)}: random, 2 layers of width {SHAPE['hidden_size']}")
 
 
 if __name__ == "__main__":

@@ -103,14 +103,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datadirs", nargs="+", required=True, help="with text and utt2spk")
     parser.add_argument("--root", default=".", help="where paths in wav.scp start from")
-    parser.add_argument("--outdir", type=Path, required=True, help="root of the corpus")
+    parser.add_argument("--output_dir", type=Path, required=True, help="root of the corpus")
     parser.add_argument("--merged", action="store_true", help="wav/, not dev/wav/ and test/wav/")
     args = parser.parse_args(argv)
 
     def work() -> None:
         clips = read_clips(args.datadirs, args.root, SHORTEST, LONGEST)
-        counts = make(clips, args.outdir, args.merged)
-        print(f"{args.outdir}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+        counts = make(clips, args.output_dir, args.merged)
+        print(f"{args.output_dir}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
 
     run_tool(Path(sys.argv[0]).name, work)
 

@@ -66,8 +66,8 @@ title "rehearsal of ${recipe}: corpus, teachers, configurations"
 rm -rf "${run}"
 mkdir -p "${run}"
 make_corpus "${run}"
-${python} "${here}"/make_teachers.py --outdir "${run}/teachers"
-${python} "${here}"/shrink.py --overlay "${overlay}" --confdir conf --outdir "${run}/conf"
+${python} "${here}"/make_teachers.py --output_dir "${run}/teachers"
+${python} "${here}"/shrink.py --overlay "${overlay}" --confdir conf --output_dir "${run}/conf"
 for file in *.sh local; do
     ln -s "../${file}" "${run}/${file}"
 done

@@ -123,13 +123,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--confdir", type=Path, default=Path("conf"))
-    parser.add_argument("--outdir", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--overlay", type=Path, default=OVERLAY)
     args = parser.parse_args(argv)
 
     def work() -> None:
-        used = shrink(args.confdir, args.outdir, args.overlay)
-        print(f"{args.outdir}: " + ", ".join(f"{n} ({s or 'as it is'})" for n, s in used.items()))
+        used = shrink(args.confdir, args.output_dir, args.overlay)
+        print(
+            f"{args.output_dir}: " + ", ".join(f"{n} ({s or 'as it is'})" for n, s in used.items())
+        )
 
     run_tool(Path(sys.argv[0]).name, work)
 

@@ -4,7 +4,7 @@
 
 make_corpus() {
     fetch_demo_clips || return $?
-    ${python} "${here}"/make_voxceleb.py "${clips[@]}" --outdir "$1/corpus"
+    ${python} "${here}"/make_voxceleb.py "${clips[@]}" --output_dir "$1/corpus"
 }
 
 # A miniature has not the official number of utterances and trials.

@@ -42,9 +42,9 @@ def overlay(tmp_path):
 def make(superb_world, student_dir, tmp_path, overlay):
     """A `Maker` on the miniature corpora; keywords are laid over conf/superb.yaml."""
 
-    def build(data=None, outdir=None, **content):
+    def build(source=None, outdir=None, **content):
         found = {name: str(path) for name, path in superb_world[2].items()}
-        content = {"check_counts": False, "data": found | (data or {})} | content
+        content = {"check_counts": False, "source": found | (source or {})} | content
         settings = load_settings([CONF / "superb.yaml", overlay(**content)])
         return Maker(
             settings=settings,

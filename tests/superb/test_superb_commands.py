@@ -120,7 +120,7 @@ def test_seeds_and_folds_are_runs_of_their_own(make):
 def test_the_digest_follows_settings_and_not_places(make, tmp_path):
     """Fails if moving the corpora would ask for a new training, or a new rate would not."""
     digest = make().runs("sid")[0].digest()
-    moved = make(data={"voxceleb1": str(tmp_path)}, num_workers=1, outdir=Path("/elsewhere"))
+    moved = make(source={"voxceleb1": str(tmp_path)}, num_workers=1, outdir=Path("/elsewhere"))
     assert moved.runs("sid")[0].digest() == digest
     assert make(tasks={"sid": {"lr": 2e-3}}).runs("sid")[0].digest() != digest
     other = make(tasks={"sid": {"overrides": {"train": {"eval_step": 1}}}})

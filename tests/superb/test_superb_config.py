@@ -23,7 +23,7 @@ def test_the_authors_settings_are_the_default():
     constant = [name for name, task in settings.tasks.items() if task.warmup_steps is None]
     assert constant == ["qbe", "sd"]
     assert settings.tasks["er"].folds == [0, 1, 2, 3, 4]
-    assert settings.check_counts and not any(settings.data.values())
+    assert settings.check_counts and not any(settings.source.values())
 
 
 def test_the_rehearsal_shrinks_every_task():
@@ -36,10 +36,10 @@ def test_the_rehearsal_shrinks_every_task():
 
 
 def test_later_files_and_options_win(overlay):
-    first = overlay(data={"snips": "/a"}, tasks={"sid": {"lr": "1e-2"}})
+    first = overlay(source={"snips": "/a"}, tasks={"sid": {"lr": "1e-2"}})
     settings = load_settings([SUPERB, first], ["snips=/b", "iemocap=/c"])
     assert settings.tasks["sid"].lr == 0.01 and settings.tasks["sid"].steps == 200000
-    assert settings.data["snips"] == Path("/b") and settings.data["iemocap"] == Path("/c")
+    assert settings.source["snips"] == Path("/b") and settings.source["iemocap"] == Path("/c")
 
 
 def test_merging_leaves_its_arguments_alone():
@@ -65,8 +65,8 @@ def test_merging_leaves_its_arguments_alone():
         ({"tasks": {"er": {"folds": [5]}}}, "tasks: er: folds: expected some of"),
         ({"tasks": {"sid": {"overrides": [1]}}}, "tasks: sid: overrides: Cannot merge"),
         ({"tasks": ["sid"]}, "tasks: expected a mapping"),
-        ({"data": {"voxceleb": "/a"}}, "unknown corpus 'voxceleb'. Did you mean 'voxceleb1'?"),
-        ({"data": {"snips": 3}}, "data.snips: Value '3'"),
+        ({"source": {"voxceleb": "/a"}}, "unknown corpus 'voxceleb'. Did you mean 'voxceleb1'?"),
+        ({"source": {"snips": 3}}, "source.snips: Value '3'"),
         ({"seeds": [1, 1]}, "seeds: expected a list of different integers"),
         ({"seeds": 0}, "seeds: Invalid value"),
         ({"num_workers": -1}, "num_workers: expected 0 or more"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from espnet2.bin import tokenize_text
 
-from espnet_star.bin import star_pack
+from espnet_star.bin import star_export
 
 SCRIPT = Path(__file__).parent / "scripts" / "asr_stages.sh"
 
@@ -76,7 +76,7 @@ def test_the_stages_of_asr_sh(data_directory, tiny_student, tmp_path, monkeypatc
     assert "pip install espnet_star" in config["espnet_star"]
     monkeypatch.chdir(out)
     with redirect_stdout(io.StringIO()) as said:
-        star_pack.main(["asr", "--expdir", "exp", "--outpath", str(tmp_path / "ours.zip")])
+        star_export.main(["pack", "asr", "--expdir", "exp", "--output", str(tmp_path / "ours.zip")])
     assert "model: exp/valid.acc.ave.pth" in said.getvalue()
     with zipfile.ZipFile(tmp_path / "ours.zip") as pack:
         assert "exp/exp/valid.acc.ave.pth" in pack.namelist()

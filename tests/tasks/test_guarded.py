@@ -45,10 +45,10 @@ def test_a_clip_longer_than_a_batch_trains(command, tmp_path, caplog):
     made = command(tmp_path / "ranks", *bins)
     join(ranks(made, tmp_path / "meet"))
     assert "1.0 passes over 8 utterances" in log_of(made).read_text()
-    made = command(tmp_path / "two", *bins, "--max_samples", "4600")
+    made = command(tmp_path / "two", *bins, "--max_duration", "0.2875")
     join(start(made))
     log = log_of(made).read_text()
-    assert "longer than max_samples 4600 are left out" in log
+    assert "longer than 0.2875 s are left out" in log
     assert "longer than a batch" not in log
 
 

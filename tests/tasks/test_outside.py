@@ -8,7 +8,7 @@ import yaml
 from star_runs import assert_same_weights, distil, distillation, join, start
 
 import espnet_star
-from espnet_star.bin import star_export, star_onnx, star_report, star_train
+from espnet_star.bin import star_export, star_report, star_train
 from espnet_star.frontend import StarFrontend
 
 CHOICES = ["--encoder", "outside:HalfRate", "--teacher_conf", "kind=outside:Masked"]
@@ -54,9 +54,9 @@ def test_it_is_used_like_any_other(whole, batch, capsys, tmp_path):
     rebuilt = StarFrontend(**options).eval()
     rebuilt.load_state_dict(frontend.state_dict())
     torch.testing.assert_close(rebuilt(speech, lengths)[0], frontend(speech, lengths)[0])
-    for tool, option in ((star_export, "--expdir"), (star_onnx, "--upstream")):
+    for tool, option in (("transformers", "--expdir"), ("onnx", "--upstream")):
         with pytest.raises(SystemExit) as stop:
-            tool.main([option, str(exp), "--outdir", str(tmp_path / "out")])
+            star_export.main([tool, option, str(exp), "--output_dir", str(tmp_path / "out")])
         assert stop.value.code == 2
         assert "its student is a HalfRate, which no HubertModel" in capsys.readouterr().err
 
@@ -64,8 +64,10 @@ def test_it_is_used_like_any_other(whole, batch, capsys, tmp_path):
 def test_it_is_drawn(whole, data_directory, tmp_path, monkeypatch):
     lengths = "espnet_star.analysis.report.tables.LIBRISPEECH_LENGTHS"
     monkeypatch.setattr(lengths, (16000,))
-    options = ["--outdir", str(tmp_path / "page"), "--data", str(data_directory)]
-    star_report.main([str(whole[1]), *options, "--utterances", "1", "--undistilled", "false"])
+    options = ["--output_dir", str(tmp_path / "page"), "--data_dir", str(data_directory)]
+    star_report.main(
+        ["--expdir", str(whole[1]), *options, "--utterances", "1", "--undistilled", "false"]
+    )
     page = (tmp_path / "page" / "index.html").read_text()
     assert "outside:Hidden" in page and "2 layers of width 8" in page
 

@@ -5,6 +5,7 @@ whose lines do not run.
 """
 
 import io
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from espnet_tools import asr_inference, asr_train, cls_inference, cls_train
 from star_runs import pairs
 
 import espnet_star.formats.hub
-from espnet_star.bin import star_pack, star_tokens, star_unpack, star_upload
+from espnet_star.bin import star_data, star_export, star_import
 from espnet_star.students import StarEncoder
 
 DECODE = ["--ctc_weight", "1.0", "--beam_size", "2"]
@@ -38,8 +39,8 @@ def trained(tiny_options, data_directory, tmp_path_factory):
     torch.manual_seed(0)
     StarEncoder(**tiny_options).eval().save_pretrained(home / "student")
     star = ["--frontend", "star", "--frontend_conf", f"upstream={home}/student"]
-    tokens = ["--text", f"{data_directory}/text", "--outdir", f"{home}/tokens"]
-    star_tokens.main([*tokens, "--token_type", "bpe", "--vocab_size", "6"])
+    tokens = ["--text", f"{data_directory}/text", "--output_dir", f"{home}/tokens"]
+    star_data.main(["tokens", *tokens, "--token_type", "bpe", "--vocab_size", "6"])
     bpe = ["--token_type", "bpe", "--bpemodel", f"{home}/tokens/bpe.model"]
     bpe += ["--token_list", f"{home}/tokens/tokens.txt"]
     head = ["--encoder", "rnn", *pairs("--encoder_conf", ["hidden_size=8", "num_layers=1"])]
@@ -52,20 +53,21 @@ def trained(tiny_options, data_directory, tmp_path_factory):
         "asr": decode_asr(data_directory, asr_files(home / "asr"), work / "asr_before"),
         "cls": decode_cls(data_directory, cls_files(home / "cls"), work / "cls_before"),
     }
-    table = work / "RESULTS.md"
-    table.write_text("| system | CER (%) |\n| --- | ---: |\n| student | 12.3 |\n")
+    system = {"key": "student", "system": "student", "params": None, "metrics": {"cer": 0.123}}
+    table = work / "results.json"
+    table.write_text(json.dumps({"systems": [system], "machine": {"date": "2026-01-01"}}))
     for task in ("asr", "cls"):
-        options = [task, "--expdir", f"{home}/{task}", "--outpath", f"{packs}/{task}.zip"]
+        options = [task, "--expdir", f"{home}/{task}", "--output", f"{packs}/{task}.zip"]
         options += ["--license", "cc-by-4.0", "--language", "en", "--results", str(table)]
         options += ["--inference_args", " ".join(DECODE)] if task == "asr" else []
-        star_pack.main(options)
+        star_export.main(["pack", *options])
     home.rename(work / "gone")
     yield packs, before
     shutil.rmtree(work)
 
 
 def asr_files(exp):
-    model = {"asr_model_file": exp / "valid.acc.ave.pth"}  # what star_pack takes by itself
+    model = {"asr_model_file": exp / "valid.acc.ave.pth"}  # what star_export pack takes by itself
     return {"asr_train_config": exp / "config.yaml"} | model
 
 
@@ -95,7 +97,7 @@ def read(folder):
 
 def readme(pack, tmp_path):
     """Blocks of Python in a pack's README, by the language of the block."""
-    star_unpack.main(["--pack", str(pack), "--outdir", str(tmp_path / "readme")])
+    star_import.main(["pack", "--pack", str(pack), "--output_dir", str(tmp_path / "readme")])
     return (tmp_path / "readme" / "README.md").read_text()
 
 
@@ -136,9 +138,11 @@ def test_cls_runs_from_the_zoo_without_its_folders(trained, data_directory, tmp_
 
 
 def test_our_own_unpacking_gives_the_same(trained, data_directory, tmp_path, capsys):
-    """Fails if star_unpack points the configuration elsewhere than to the folder it made."""
+    """Fails if star_import pack points the configuration elsewhere than to the folder it made."""
     packs, before = trained
-    star_unpack.main(["--pack", str(packs / "asr.zip"), "--outdir", str(tmp_path / "model")])
+    star_import.main(
+        ["pack", "--pack", str(packs / "asr.zip"), "--output_dir", str(tmp_path / "model")]
+    )
     files = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert decode_asr(data_directory, files, tmp_path / "out") == before["asr"]
 
@@ -186,7 +190,7 @@ def test_uploaded_and_had_back_from_the_hub(trained, data_directory, tmp_path, m
     monkeypatch.setattr(espnet_star.formats.hub, "HfApi", lambda token: hub)
     monkeypatch.setattr(espnet_model_zoo.downloader, "snapshot_download", hub.snapshot_download)
     options = ["--pack", str(packs / "asr.zip"), "--hf_repo", "user/model", "--private", "true"]
-    star_upload.main(options)
+    star_export.main(["upload", *options])
     assert "hub/user/model/commit/1" in capsys.readouterr().out
     assert hub.private == {"user/model": True}
     files = ModelDownloader(tmp_path / "zoo").download_and_unpack("user/model")
@@ -199,7 +203,7 @@ def test_unpacked_from_the_hub_by_name(trained, data_directory, tmp_path, monkey
     hub = Hub(tmp_path / "hub")
     shutil.unpack_archive(packs / "cls.zip", hub.folder / "user" / "model")
     monkeypatch.setattr(espnet_star.formats.hub, "snapshot_download", hub.snapshot_download)
-    star_unpack.main(["--pack", "user/model", "--outdir", str(tmp_path / "model")])
+    star_import.main(["pack", "--pack", "user/model", "--output_dir", str(tmp_path / "model")])
     files = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert decode_cls(data_directory, files, tmp_path / "out") == before["cls"]
 
@@ -211,7 +215,9 @@ def test_a_model_on_a_teacher_is_refused(data_directory, teacher_directory, tmp_
     linear = ["--encoder", "linear", "--encoder_conf", "output_size=8"]
     cls_train.main([*cls_options(data_directory, exp), *frontend, *linear])
     with pytest.raises(SystemExit) as stop:
-        star_pack.main(["cls", "--expdir", str(exp), "--outpath", str(tmp_path / "cls.zip")])
+        star_export.main(
+            ["pack", "cls", "--expdir", str(exp), "--output", str(tmp_path / "cls.zip")]
+        )
     assert stop.value.code == 2
     assert "the frontend is the teacher" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [exp]

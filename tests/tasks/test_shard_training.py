@@ -174,7 +174,7 @@ def test_too_few_shards_for_the_ranks_end_both(command, shards, tmp_path):
 
 def test_clips_left_out_and_uneven_shards_are_told(factory, caplog):
     caplog.set_level(logging.INFO)
-    factory(*BINS, "--shard_max_seconds", 0.5, "--num_workers", 3)
+    factory(*BINS, "--max_duration", 0.5, "--num_workers", 3)
     text = caplog.text
     assert "24 utterances, 0.00 h in 8 shards for 1 ranks of 3 data loading processes" in text
     assert "0 utterances of at most 0.05 s and 8 longer than 0.5 s are left out" in text
@@ -223,8 +223,7 @@ def test_lists_of_files_split_in_parts_are_read_as_before(
         (["--multiple_iterator", "true"], "reads split lists of files, not --train_shards"),
         (["--batch_type", "folded"], "--batch_type folded is not there for shards; give numel"),
         (["--train_shards", "/nowhere"], "/nowhere: has no shards.json"),
-        (["--shard_max_seconds", "0.1"], "no clip of 0.05 to 0.1 s is left"),
-        (["--max_samples", "1600"], "no clip of 0.05 to 0.1 s is left"),
+        (["--max_duration", "0.1"], "no clip of 0.05 to 0.1 s is left"),
         (["--expected_batch", "48", "--batch_size", "8"], "effective batch is 8.0 utterances"),
     ],
 )

@@ -13,7 +13,7 @@ from espnet2.train.preprocessor import SpkPreprocessor
 from espnet_tools import spk_train
 from star_runs import OFF, pairs
 
-from espnet_star.bin import spk_inference, star_pack, star_score, star_trials, star_unpack
+from espnet_star.bin import spk_inference, star_data, star_export, star_import, star_score
 from espnet_star.data.kaldi import invert, read_table, write_table
 from espnet_star.errors import StarError
 from espnet_star.students import StarEncoder
@@ -39,7 +39,7 @@ def speakers(data_directory, tmp_path_factory):
     keys = sorted(table)
     lines = [f"{int(table[a] == table[b])} {a} {b}\n" for a in keys for b in keys if a < b]
     (folder / "trials").write_text("".join(lines))
-    star_trials.main(["--trials", f"{folder}/trials", "--datadir", str(folder)])
+    star_data.main(["trials", "--trials", f"{folder}/trials", "--data_dir", str(folder)])
     return folder
 
 
@@ -97,7 +97,7 @@ def test_embeddings_and_error_rate(speakers, trained, tmp_path):
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
     out = tmp_path / "score.json"
     call = ["sv", "--ref", f"{speakers}/trials", "--hyp", f"{tmp_path}/out/embed.scp"]
-    star_score.main([*call, "--out", str(out)])
+    star_score.main([*call, "--output", str(out)])
     unit = {name: value / np.linalg.norm(value) for name, value in found.items()}
     scores, labels = [], []
     for line in (speakers / "trials").read_text().splitlines():
@@ -118,8 +118,8 @@ def test_embeddings_and_error_rate(speakers, trained, tmp_path):
 def test_a_pack_embeds_alike(speakers, trained, tmp_path):
     """Fails if a packed speaker model lacks something, or is another one."""
     pack = ["spk", "--expdir", str(trained), "--model_file", "1epoch.pth"]
-    star_pack.main([*pack, "--outpath", f"{tmp_path}/sv.zip"])
-    star_unpack.main(["--pack", f"{tmp_path}/sv.zip", "--outdir", f"{tmp_path}/model"])
+    star_export.main(["pack", *pack, "--output", f"{tmp_path}/sv.zip"])
+    star_import.main(["pack", "--pack", f"{tmp_path}/sv.zip", "--output_dir", f"{tmp_path}/model"])
     unpacked = tmp_path / "model" / "exp" / trained.name
     command = (tmp_path / "model" / "README.md").read_text()
     assert f"spk_inference --train_config model/exp/{trained.name}/config.yaml" in command

@@ -28,7 +28,7 @@ train_shards=         # Train from shards (directories, URLs); with a train_set 
 asr_sets=             # Recognition: sets for training, validation and tests ("train dev test1 test2").
 sid_sets=             # Speaker identification: three sets.
 sv_sets=              # Speaker verification: three sets, and lists of trials in the third.
-prepare_args=         # Of star_prepare_data, e.g. "--max_duration 20 --max_hours train=100 valid=1".
+prepare_args=         # Of star_data prepare, e.g. "--max_duration 20 --max_hours train=100 valid=1".
 channel_seed=         # Also identify speakers of the test set behind random channels from this seed.
 
 # Distillation
@@ -53,8 +53,8 @@ sv_args=              # More options of spk_train.
 
 # Packs
 hf_repo=              # Upload to USER/NAME in stage 17; the heads' models to USER/NAME_asr and so on.
-pack_args=            # Of star_pack, e.g. "--license cc-by-4.0", which an upload needs.
-upload_args=          # Of star_upload, e.g. "--dry_run true": show what would be sent.
+pack_args=            # Of star_export pack, e.g. "--license cc-by-4.0", which an upload needs.
+upload_args=          # Of star_export upload, e.g. "--dry_run true": show what would be sent.
 
 help_message=$(cat << EOH
 Usage: $0 --train_set NAME --valid_set NAME --teacher NAME_OR_PATH [options]
@@ -170,7 +170,7 @@ add_jobs() {  # add_jobs TASK MARKER TOOL OPTIONS...: one for every head, whose 
 add_score() {  # add_score TASK END REF HYP: of every head, to DIR/scoreEND.json
     for system in $(heads "$1$2"); do
         local dir=${expdir}/$1_${system}
-        echo "$1_${system}$2 ${1%%_*} --ref $3 --hyp ${dir}/$4 --out ${dir}/score$2.json" >> "${todo}/scores"
+        echo "$1_${system}$2 ${1%%_*} --ref $3 --hyp ${dir}/$4 --output ${dir}/score$2.json" >> "${todo}/scores"
     done
 }
 run_jobs() {  # run_jobs TITLE
@@ -186,11 +186,11 @@ run_jobs() {  # run_jobs TITLE
 gpus="--ngpu ${ngpu}$([ "${ngpu}" -le 1 ] || echo " --multiprocessing_distributed true")"
 repo() { echo "${hf_repo}$([ "$1" = student ] || echo "_$1")"; }  # repo PACK
 pack() {  # pack NAME TASK DIR OPTIONS...: what was trained in DIR
-    [ ! -f "$3/config.yaml" ] || star star_pack "$2" --expdir "${@:3}" --outpath "${expdir}/packs/$1.zip" --force true \
-        $([ ! -f "${results}/RESULTS.md" ] || echo "--results ${results}/RESULTS.md") \
+    [ ! -f "$3/config.yaml" ] || star star_export pack "$2" --expdir "${@:3}" --output "${expdir}/packs/$1.zip" --force true \
+        $([ ! -f "${results}/results.json" ] || echo "--results ${results}/results.json") \
         ${hf_repo:+--hf_repo "$(repo "$1")"} ${pack_args}
 }
-check_data() { star star_check_data --histogram false --datadir "$@"; }
+check_data() { star star_data check --histogram false --data_dir "$@"; }
 
 if in_range 1; then
     log "Stage 1: data preparation (local/data.sh)"
@@ -199,12 +199,12 @@ fi
 
 if in_range 2; then
     log "Stage 2: audio at 16 kHz, mono"
-    star star_prepare_data --srcdir data --dstdir "${raw}" --nj "${nj}" --force "${force}" ${prepare_args} \
+    star star_data prepare --source data --output_dir "${raw}" --nj "${nj}" --force "${force}" ${prepare_args} \
         --sets ${train_set} ${valid_set} ${asr_sets} ${sid_sets} ${sv_train} ${sv_valid} ${sv_test}
-    [ -z "${channel_seed}" ] || star star_prepare_data --srcdir "data/${sid_test}" --dstdir "${raw}/${sid_test}_channel" \
+    [ -z "${channel_seed}" ] || star star_data prepare --source "data/${sid_test}" --output_dir "${raw}/${sid_test}_channel" \
         --nj "${nj}" --force "${force}" ${prepare_args} --channel_seed "${channel_seed}"
     [ -z "${train_set}" ] || [ -z "${train_shards}" ] ||
-        star star_shards --datadir "${raw}/${train_set}" --outdir "${train_shards}" --nj "${nj}"
+        star star_data shards --data_dir "${raw}/${train_set}" --output_dir "${train_shards}" --nj "${nj}"
 fi
 
 if in_range 3; then
@@ -214,9 +214,9 @@ if in_range 3; then
     for set in ${asr_sets}; do check_data "${raw}/${set}" --need text; done
     for set in ${sid_sets}; do check_data "${raw}/${set}" --need utt2spk --train_speakers "${raw}/${sid_train}"; done
     for set in ${sv_train}; do check_data "${raw}/${set}" --need utt2spk; done
-    for set in ${sv_valid}; do star star_trials --trials "data/${set}/trials" --datadir "${raw}/${set}"; done
+    for set in ${sv_valid}; do star star_data trials --trials "data/${set}/trials" --data_dir "${raw}/${set}"; done
     for list in ${sv_trials}; do
-        star star_trials --trials "data/${sv_test}/${list}" --datadir "${raw}/${sv_test}" --check true
+        star star_data trials --trials "data/${sv_test}/${list}" --data_dir "${raw}/${sv_test}" --dry_run true
     done
 fi
 
@@ -225,7 +225,7 @@ if in_range 4 || "${check}"; then
     for name in ${distilled}; do
         distil "${name}" star star_plan ${train_set:+--train "data/${train_set}" "${raw}/${train_set}"} \
             --valid "data/${valid_set}" "${raw}/${valid_set}" ${prepare_args} --nj "${nj}" \
-            --ranks "$(((ngpu > 0 ? ngpu : cpu_ranks) * num_nodes))" --out "${expdir}/${name}/plan.json" \
+            --ranks "$(((ngpu > 0 ? ngpu : cpu_ranks) * num_nodes))" --output "${expdir}/${name}/plan.json" \
             -- --ngpu "${ngpu}"
     done
     ! "${check}" || exit 0
@@ -244,10 +244,10 @@ fi
 if in_range 6; then
     log "Stage 6: averaged student to Hugging Face format, and one with random weights"
     for name in ${distilled}; do
-        star star_export --expdir "${expdir}/${name}" --outdir "${expdir}/${name}/student" --force true
+        star star_export transformers --expdir "${expdir}/${name}" --output_dir "${expdir}/${name}/student" --force true
     done
     for name in ${distilled:-$([[ ${systems} != *undistilled* ]] || echo "${students}")}; do
-        star star_export --student "${student:-${expdir}/${name}/student}" --outdir "${expdir}/${name}/undistilled" \
+        star star_export transformers --upstream "${student:-${expdir}/${name}/student}" --output_dir "${expdir}/${name}/undistilled" \
             --force true --random_init true
     done
 fi
@@ -257,7 +257,7 @@ if in_range 7 && [ -n "${asr_train}" ]; then
     for head in "train_asr ${token_type}" "train_asr_finetune bpe"; do
         [[ ${head} != *finetune* || ${systems} == *finetune* ]] || continue
         read -r config type <<< "${head}"
-        star star_tokens --text "${raw}/${asr_train}/text" --outdir "${expdir}/tokens_${type}" \
+        star star_data tokens --text "${raw}/${asr_train}/text" --output_dir "${expdir}/tokens_${type}" \
             --token_type "${type}" --vocab_size "${vocab_size}"
         check_data "${raw}/${asr_train}" --need text --ctc_config "conf/${config}.yaml" \
             $([ "${type}" = char ] || echo "--bpemodel ${expdir}/tokens_bpe/bpe.model")
@@ -313,7 +313,7 @@ if in_range 12 && [ -n "${sv_train}" ]; then
     log "Stage 12: speaker verification (SV) training"
     # ESPnet's balanced batches look for speakers under this name.
     cp "${raw}/${sv_train}/spk2utt" "${raw}/${sv_train}/category2utt"
-    star star_trials --trials "data/${sv_valid}/trials" --datadir "${raw}/${sv_valid}"
+    star star_data trials --trials "data/${sv_valid}/trials" --data_dir "${raw}/${sv_valid}"
     valid="--valid_data_path_and_name_and_type ${raw}/${sv_valid}"
     add_jobs "${sv}" train spk_train --config "${sv_config}" --output_dir DIR ${gpus} --resume true \
         --spk2utt "${raw}/${sv_train}/spk2utt" --spk_num "$(wc -l < "${raw}/${sv_train}/spk2utt")" \
@@ -342,11 +342,11 @@ if in_range 14; then
         row=${system/#finetuned/student_finetuned}
         files+=("${results}/${row}.json")
         rm -f "${results}/${row}.json"
-        star star_score add --file "${results}/${row}.json" --system "${row/_finetuned/, fine-tuned}" \
+        star star_score add --output "${results}/${row}.json" --system "${row/_finetuned/, fine-tuned}" \
             $([[ ${system} == logmel* ]] && echo "--params 0" || echo "--upstream $(upstream "${system}")") \
             --scores "${expdir}"/{asr,sid,"${sv}"}_"${system}"/score*.json
     done
-    star star_score table --results "${files[@]}" --out "${results}/RESULTS.md" --json "${results}/results.json"
+    star star_score table --results "${files[@]}" --output "${results}/RESULTS.md" "${results}/results.json"
     cat "${results}/RESULTS.md"
 fi
 
@@ -355,15 +355,15 @@ if in_range 15 && [ -n "${distilled}" ]; then  # A ready student was reported on
     trained=$(for system in ${systems}; do  # Heads on layers, which log-mel has not.
         [[ ${system} == @(*finetuned|logmel*) ]] || ls -d "${expdir}"/{asr,sid,"${sv}"}_"${system}" 2> /dev/null || true
     done)
-    star star_report $(printf "${expdir}/%s " ${distilled}) ${trained:+--heads ${trained}} \
-        --results "${results}/results.json" --outdir "${results}/report" --force true
+    star star_report --expdir $(printf "${expdir}/%s " ${distilled}) ${trained:+--heads ${trained}} \
+        --results "${results}/results.json" --output_dir "${results}/report" --force true
 fi
 
 if in_range 16; then
     log "Stage 16: packs of the student and the models on it"
     for name in ${names}; do
         of=${name#student} && of=${of:+_${of}}  # Of several students each has its packs.
-        [ -n "${student}" ] || pack "${name}" ssl "$(dirname "$(upstream "${name}")")" --student "$(upstream "${name}")"
+        [ -n "${student}" ] || pack "${name}" ssl "$(dirname "$(upstream "${name}")")" --upstream "$(upstream "${name}")"
         search=${inference_args:---ctc_weight 1.0 --beam_size 1}
         pack "asr${of}" asr "${expdir}/asr_${name}" --model_file "${asr_model}.best.pth" --inference_args="${search}"
         pack "asr${of}_finetuned" asr "${expdir}/asr${of}_finetuned" --model_file "${asr_model}.ave.pth" \
@@ -376,7 +376,7 @@ fi
 if in_range 17 && [ -n "${hf_repo}" ]; then
     log "Stage 17: upload to the Hugging Face hub"
     for pack in "${expdir}"/packs/*.zip; do
-        star star_upload --pack "${pack}" --hf_repo "$(repo "$(basename "${pack}" .zip)")" ${upload_args}
+        star star_export upload --pack "${pack}" --hf_repo "$(repo "$(basename "${pack}" .zip)")" ${upload_args}
     done
 fi
 

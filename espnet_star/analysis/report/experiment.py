@@ -21,7 +21,7 @@ from espnet_star.students import Student
 from espnet_star.yaml_files import parse_yaml
 
 _EPOCH = re.compile(r"(\d+)epoch\.pth")
-# The seed of `star_export --random_init`, so that both speak of the same network.
+# The seed of `star_export transformers --random_init`, so that both speak of the same network.
 UNDISTILLED_SEED = 0
 
 

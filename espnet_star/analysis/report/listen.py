@@ -82,7 +82,7 @@ def _find_speech(experiment: Experiment, given: Path | None) -> Path | None:
     if given is not None:
         path = given / "wav.scp" if given.is_dir() else given
         if not path.is_file():
-            raise DataError(f"--data {given}: no such file, or no wav.scp in this folder")
+            raise DataError(f"--data_dir {given}: no such file, or no wav.scp in this folder")
         return path
     found = experiment.valid_wav_scp()
     if found is not None and found.is_file():
@@ -90,7 +90,7 @@ def _find_speech(experiment: Experiment, given: Path | None) -> Path | None:
     what = f"{found} is not there" if found else "the configuration names no valid set of audio"
     experiment.notes.append(
         f"Teacher and student are not compared: {what}. Run star_report in the folder where the "
-        "training was started, or give --data."
+        "training was started, or give --data_dir."
     )
     return None
 

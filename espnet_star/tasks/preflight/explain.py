@@ -82,7 +82,7 @@ def _unreadable(text: str, args: argparse.Namespace) -> StarError:
                     return StarError(
                         f"{path}: {key} ({file.strip()}) cannot be read as audio "
                         f"({reason(ValueError(text))}); leave it out, or convert it with "
-                        "star_prepare_data"
+                        "star_data prepare"
                     )
     return StarError(f"a recording cannot be read as audio ({text})")
 

@@ -59,7 +59,7 @@ class NamedLoader(Mapping[str, Any]):
         if value.ndim != self._ndim:
             raise DataError(
                 f"{self.path}: {key}{self._file(key)} has shape {value.shape}, the ones before "
-                f"{self._ndim} dimension(s); bring all to one channel with star_prepare_data"
+                f"{self._ndim} dimension(s); bring all to one channel with star_data prepare"
             )
 
     def _describe(self, key: str, error: Exception) -> str:

@@ -77,7 +77,7 @@ def check_recordings(
         if expected is not None and expected.mono and sound.channels > 1:
             raise DataError(
                 f"{where} has {sound.channels} channels, {expected.who} takes one; mix them down "
-                "with star_prepare_data"
+                "with star_data prepare"
             )
         seen[key] = sound
         other, first = next(iter(seen.items()))
@@ -85,7 +85,7 @@ def check_recordings(
             raise DataError(
                 f"{where} has {sound.rate} Hz and {sound.channels} channels, {other} has "
                 f"{first.rate} Hz and {first.channels}; bring all to one rate and one channel "
-                "with star_prepare_data"
+                "with star_data prepare"
             )
     return list(seen.values())
 
@@ -93,7 +93,7 @@ def check_recordings(
 def _report_rate(found: str, expected: Expected) -> None:
     message = f"{found}, {expected.who} works at {expected.rate} Hz"
     if expected.strict:
-        raise DataError(f"{message}; resample with star_prepare_data --fs {expected.rate}")
+        raise DataError(f"{message}; resample with star_data prepare --fs {expected.rate}")
     logger.warning("%s", message)
 
 
@@ -123,7 +123,7 @@ def _info(entry: DataList, key: str, file: str) -> soundfile._SoundFileInfo:
     if file.rstrip().endswith("|"):
         raise DataError(
             f"{where} is a command, which ESPnet's type {entry.type} does not run; write its "
-            "output to files with star_prepare_data --run_pipes true"
+            "output to files with star_data prepare --run_pipes true"
         )
     if not Path(file).is_file():
         archive = ARCHIVED.fullmatch(file)

@@ -64,7 +64,7 @@ def _check_pieces(kind: str, model: object) -> None:
     if kind == "bpe" and not (isinstance(model, str) and Path(model).is_file()):
         raise StarError(
             f"--bpemodel {model}: no such file; --token_type bpe needs the model that the token "
-            "list was made with (star_tokens, or spm_train)"
+            "list was made with (star_data tokens, or spm_train)"
         )
 
 

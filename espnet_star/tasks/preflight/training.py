@@ -12,6 +12,7 @@ import torch
 
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_table
+from espnet_star.data.lengths import samples_of
 from espnet_star.errors import StarError
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.tasks.preflight.lists import DataList, check_keys, check_order, read_lists
@@ -206,7 +207,7 @@ def _keys(
         )
     if chosen is None:
         chosen = (lists[0].path, lists[0].table) if lists else ("", {})
-    longest = getattr(args, "max_samples", None)
+    longest = getattr(args, "max_duration", None)
     keys = [key for key, value in chosen[1].items() if not _longer(value, longest)]
     check_keys(chosen[0], keys, lists)
     batch_type = (mode == "valid" and args.valid_batch_type) or args.batch_type
@@ -226,8 +227,8 @@ def _keys(
     return keys
 
 
-def _longer(value: str, longest: int | None) -> bool:
-    return longest is not None and value.isdecimal() and int(value) > longest
+def _longer(value: str, seconds: float | None) -> bool:
+    return seconds is not None and value.isdecimal() and int(value) > samples_of(seconds)
 
 
 def _check_shortest(shapes: dict[str, dict[str, str]]) -> None:

@@ -25,7 +25,6 @@ SMALLEST = {
     "num_workers": 0,
     "ngpu": 0,
     "patience": 0,
-    "max_samples": 1,
 }
 # Options with several values, of which YAML may give one as it is.
 LISTS = ("init_param", "train_shape_file", "valid_shape_file", "freeze_param")

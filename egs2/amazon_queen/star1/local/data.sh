@@ -22,9 +22,9 @@ while [ $# -gt 0 ]; do
 done
 
 # $PYTHON stays unquoted: like ESPnet's --python it may hold several words.
-$PYTHON local/fetch_corpus.py --outdir downloads/queen ${queen:+--queen "$queen"}
+$PYTHON local/fetch_corpus.py --output_dir downloads/queen ${queen:+--queen "$queen"}
 $PYTHON local/prepare_corpus.py --queen downloads/queen/queen.1c --wavdir downloads/wav \
-    --datadir data ${subset_hours:+--subset_hours "$subset_hours"}
+    --data_dir data ${subset_hours:+--subset_hours "$subset_hours"}
 if [ "$fetch_teacher" = true ]; then
-    $PYTHON local/fetch_teacher.py --outdir downloads/whisper-base-encoder
+    $PYTHON local/fetch_teacher.py --output_dir downloads/whisper-base-encoder
 fi

@@ -238,12 +238,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queen", type=Path, help="your own .deb, talkie .zip or queen.1c")
-    parser.add_argument("--outdir", type=Path, default=Path("downloads/queen"))
+    parser.add_argument("--output_dir", type=Path, default=Path("downloads/queen"))
     args = parser.parse_args(argv)
     if args.queen is not None and not args.queen.is_file():
         parser.error(f"--queen {args.queen}: no such file")
     try:
-        target = fetch(args.queen, args.outdir)
+        target = fetch(args.queen, args.output_dir)
     except CannotFetchError as error:
         print(
             f"error: cannot fetch the corpus: {error}; get the Debian package {PACKAGE} or the "
@@ -254,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print_licence(args.outdir)
+    print_licence(args.output_dir)
     print(f"{target}: {target.stat().st_size / 1e6:.0f} MB")
     return 0
 

@@ -228,14 +228,14 @@ def fetch(outdir: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outdir", type=Path, default=Path("downloads/whisper-base-encoder"))
+    parser.add_argument("--output_dir", type=Path, default=Path("downloads/whisper-base-encoder"))
     args = parser.parse_args(argv)
     logging.disable_progress_bar()
     try:
-        source = fetch(args.outdir)
+        source = fetch(args.output_dir)
     except CannotFetchError as error:
         print(
-            f"error: cannot fetch the teacher: {error}; copy {args.outdir} from a "
+            f"error: cannot fetch the teacher: {error}; copy {args.output_dir} from a "
             "machine with network, or name a teacher of your own in the configuration",
             file=sys.stderr,
         )
@@ -243,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ModelFileError, OSError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.outdir}: encoder of Whisper base, {source}")
+    print(f"{args.output_dir}: encoder of Whisper base, {source}")
     return 0
 
 

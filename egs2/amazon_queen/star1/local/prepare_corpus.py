@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queen", type=Path, default=Path("downloads/queen/queen.1c"))
     parser.add_argument("--wavdir", type=Path, default=Path("downloads/wav"))
-    parser.add_argument("--datadir", type=Path, default=Path("data"))
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--subset_hours", type=float, help="thin the training sets out to this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--subset_hours must be positive, got {args.subset_hours}")
     started = time.monotonic()
     try:
-        sets = prepare(args.queen, args.wavdir, args.datadir, args.subset_hours, args.jobs)
+        sets = prepare(args.queen, args.wavdir, args.data_dir, args.subset_hours, args.jobs)
     except (QueenError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -40,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--download_dir", type=Path, default=Path("downloads"), help="Gets what is fetched"
     )
-    parser.add_argument("--datadir", type=Path, default=Path("data"), help="Gets the sets")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="Gets the sets")
     parser.add_argument(
         "--lm",
         type=str2bool,
@@ -80,7 +80,7 @@ def prepare(args: argparse.Namespace) -> None:
     manifests: dict[str, dict[str, Any]] = {}
     for name, group in wanted.items():
         facts = {"corpus": str(corpus), "parts": {part: counts[part] for part in group}}
-        target = args.datadir / name
+        target = args.data_dir / name
         if _is_written(target, facts):
             print(f"{target} is up to date: {sum(facts['parts'].values())} utterances")
             continue

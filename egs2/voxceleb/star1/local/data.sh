@@ -33,7 +33,7 @@ done
 
 # $PYTHON stays unquoted: like ESPnet's --python it may hold several words.
 $PYTHON local/fetch_voxceleb.py --voxceleb1 "${voxceleb1}" --download "${download}" \
-    --outdir downloads/lists ${lists:+--lists "${lists}"}
+    --output_dir downloads/lists ${lists:+--lists "${lists}"}
 $PYTHON local/prepare_voxceleb.py --voxceleb1 "${voxceleb1}" --lists downloads/lists \
-    --datadir data --valid_speakers "${valid_speakers}" --valid_trials "${valid_trials}" \
+    --data_dir data --valid_speakers "${valid_speakers}" --valid_trials "${valid_trials}" \
     --allow_partial "${allow_partial}"

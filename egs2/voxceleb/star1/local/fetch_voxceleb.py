@@ -153,7 +153,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="fetch_voxceleb", description=__doc__)
     parser.add_argument("--voxceleb1", type=Path, required=True, help="Folder of the corpus")
     parser.add_argument("--lists", type=Path, help="Folder with the official lists")
-    parser.add_argument("--outdir", type=Path, required=True, help="Folder for the lists")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Folder for the lists")
     parser.add_argument("--download", type=str2bool, default=False, help="Fetch the audio")
     args = parser.parse_args(cmd)
 
@@ -161,7 +161,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         try:
             if args.download:
                 download_audio(args.voxceleb1)
-            gather_lists(args.voxceleb1, args.lists, args.outdir)
+            gather_lists(args.voxceleb1, args.lists, args.output_dir)
         except CannotFetchError as error:
             print(f"fetch_voxceleb: {error}", file=sys.stderr)
             return EXIT_CANNOT_FETCH

@@ -37,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prepare_voxceleb", description=__doc__)
     parser.add_argument("--voxceleb1", type=Path, required=True, help="Folder of the corpus")
     parser.add_argument("--lists", type=Path, required=True, help="Folder of the official lists")
-    parser.add_argument("--datadir", type=Path, required=True, help="Folder to write sets in")
+    parser.add_argument("--data_dir", type=Path, required=True, help="Folder to write sets in")
     parser.add_argument("--valid_speakers", type=int, default=0, help="Speakers to hold out")
     parser.add_argument("--valid_trials", type=positive, default=2000, help="Pairs to validate on")
     parser.add_argument(
@@ -74,16 +74,16 @@ def prepare(args: argparse.Namespace) -> None:
     if not args.allow_partial:
         _check_dev(listed, tested)
     for part, names in split.items():
-        _write(args.datadir / f"sid_{part}", corpus, names)
-    _write(args.datadir / "sv_train", corpus, sv.train)
-    _write(args.datadir / "sv_valid", corpus, _utterances(sv.valid_trials))
-    _write_trials(args.datadir / "sv_valid" / "trials", sv.valid_trials)
-    _write(args.datadir / "sv_test", corpus, _utterances([t for p in trials.values() for t in p]))
+        _write(args.data_dir / f"sid_{part}", corpus, names)
+    _write(args.data_dir / "sv_train", corpus, sv.train)
+    _write(args.data_dir / "sv_valid", corpus, _utterances(sv.valid_trials))
+    _write_trials(args.data_dir / "sv_valid" / "trials", sv.valid_trials)
+    _write(args.data_dir / "sv_test", corpus, _utterances([t for p in trials.values() for t in p]))
     for name, pairs in trials.items():
-        _write_trials(args.datadir / "sv_test" / name, pairs)
+        _write_trials(args.data_dir / "sv_test" / name, pairs)
     # No utterance that identification or verification is tested on.
     for part, target in (("train", "distil_train"), ("valid", "distil_valid")):
-        _write(args.datadir / target, corpus, [n for n in split[part] if speaker(n) not in tested])
+        _write(args.data_dir / target, corpus, [n for n in split[part] if speaker(n) not in tested])
 
 
 def _present(

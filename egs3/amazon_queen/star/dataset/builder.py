@@ -59,10 +59,10 @@ class AmazonQueenBuilder(DatasetBuilder):
         """
         for name, hours in zip(SETS, (train_hours, valid_hours), strict=True):
             target = str(Path(data_dir).resolve() / name)
-            options = ["--srcdir", f"data/{name}", "--dstdir", target, "--max_hours", str(hours)]
-            options += ["--min_duration", str(min_duration), "--nj", str(nj)]
-            self._star("star_prepare_data", *options)
-            self._star("star_check_data", "--datadir", target)
+            options = ["--source", f"data/{name}", "--output_dir", target, "--nj", str(nj)]
+            options += ["--max_hours", str(hours), "--min_duration", str(min_duration)]
+            self._star("star_data", "prepare", *options)
+            self._star("star_data", "check", "--data_dir", target)
 
     def _star(self, *command: str) -> None:
         self._run([sys.executable, "-m", "espnet_star", *command])

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Turn a student that the STaR paper's authors released into a Hugging Face directory.
 
 Reads their checkpoint and YAML without running anything in them, and compares what was
@@ -16,11 +15,11 @@ from espnet_star.formats.export import import_released
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_import``."""
-    parser = argparse.ArgumentParser(prog="star_import", description=__doc__)
+    """Options of ``star_import authors``."""
+    parser = argparse.ArgumentParser(prog="star_import authors", description=__doc__)
     parser.add_argument("--ckpt", required=True, help="The authors' Lightning checkpoint")
     parser.add_argument("--yaml", required=True, help="The YAML that belongs to it")
-    parser.add_argument("--outdir", required=True, help="Directory to write")
+    parser.add_argument("--output_dir", required=True, help="Directory to write")
     parser.add_argument(
         "--force", type=str2bool, default=False, help="Replace a student already there"
     )
@@ -29,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def convert(args: argparse.Namespace) -> None:
     """Import, and say what came over."""
-    outdir = Path(args.outdir)
+    outdir = Path(args.output_dir)
     imported, gap = import_released(args.ckpt, args.yaml, outdir, args.force)
     config = imported.student.config
     size = sum(p.numel() for p in imported.student.parameters())
@@ -45,7 +44,7 @@ def convert(args: argparse.Namespace) -> None:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_import", lambda: convert(args))
+    run_tool("star_import authors", lambda: convert(args))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Prepare a Kaldi-style data directory: 16 kHz mono audio, every drop accounted for."""
 
 from __future__ import annotations
@@ -20,31 +19,28 @@ TOLD = ("clipped", "mixed down")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_prepare_data``."""
+    """Options of ``star_data prepare``."""
     parser = argparse.ArgumentParser(
-        prog="star_prepare_data",
+        prog="star_data prepare",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--srcdir",
+        "--source",
         required=True,
         help="Directory with wav.scp and, if there, segments, text, utt2spk, label",
     )
-    parser.add_argument("--dstdir", required=True, help="Directory to write")
+    parser.add_argument("--output_dir", required=True, help="Directory to write")
     parser.add_argument(
         "--sets",
         nargs="*",
         default=None,
         metavar="NAME",
-        help="Prepare SRCDIR/NAME to DSTDIR/NAME for each of these instead",
+        help="Prepare SOURCE/NAME to OUTPUT_DIR/NAME for each of these instead",
     )
     parser.add_argument("--fs", type=int, default=16000, help="Sampling rate in Hz")
     parser.add_argument(
         "--audio_format", choices=("flac", "wav"), default="flac", help="Format of the audio files"
-    )
-    parser.add_argument(
-        "--min_samples", type=int, default=400, help="Drop utterances below this length, in samples"
     )
     add_limits(parser)
     parser.add_argument("--nj", type=int, default=2, help="Processes")
@@ -72,11 +68,11 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def report(summary: Summary, dstdir: str) -> None:
+def report(summary: Summary, folder: str) -> None:
     """Print what was kept, what was done to the audio and why utterances were dropped."""
     if summary.up_to_date:
         print(
-            f"{dstdir} is up to date: {pluralize(summary.kept, 'utterance')}, "
+            f"{folder} is up to date: {pluralize(summary.kept, 'utterance')}, "
             f"{speech(3600 * summary.hours)}"
         )
         return
@@ -90,12 +86,12 @@ def report(summary: Summary, dstdir: str) -> None:
     if named:
         notes.append(f"to look at: {some(named, limit=3)}")
     if summary.details:
-        notes[-1] += f", see {dstdir}/{DETAILS}"
+        notes[-1] += f", see {folder}/{DETAILS}"
     dropped = left_out(summary.skipped)
     if dropped:
-        notes.append(f"left out: {dropped}, see {dstdir}/skipped.txt")
+        notes.append(f"left out: {dropped}, see {folder}/skipped.txt")
     size = f"{pluralize(summary.kept, 'utterance')}, {speech(3600 * summary.hours)}"
-    print("; ".join([f"{dstdir}: {size}", *notes]))
+    print("; ".join([f"{folder}: {size}", *notes]))
 
 
 def work(args: argparse.Namespace) -> None:
@@ -106,14 +102,14 @@ def work(args: argparse.Namespace) -> None:
             has lost an utterance; see `prepare` for the rest.
     """
     if args.sets is None:
-        prepare_set(args, Path(args.srcdir), Path(args.dstdir))
+        prepare_set(args, Path(args.source), Path(args.output_dir))
         return
-    source = Path(args.srcdir)
+    source = Path(args.source)
     absent = sorted(name for name in named(args) if not (source / name).is_dir())
     if absent:
         raise DataError(f"limits for {some(absent)}, but {source} has no such directory")
     for name in dict.fromkeys(args.sets):
-        prepare_set(args, source / name, Path(args.dstdir) / name)
+        prepare_set(args, source / name, Path(args.output_dir) / name)
 
 
 def prepare_set(args: argparse.Namespace, source: Path, target: Path) -> None:
@@ -121,7 +117,6 @@ def prepare_set(args: argparse.Namespace, source: Path, target: Path) -> None:
     audio = AudioOptions(
         fs=args.fs,
         audio_format=args.audio_format,
-        min_samples=args.min_samples,
         channel_seed=args.channel_seed,
     )
     options = PrepareOptions(
@@ -141,7 +136,7 @@ def prepare_set(args: argparse.Namespace, source: Path, target: Path) -> None:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_prepare_data", lambda: work(args))
+    run_tool("star_data prepare", lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Pack a student, or an ESPnet model built on it, into one file that runs without its folders."""
 
 from __future__ import annotations
@@ -7,16 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_star.analysis.table import markdown, read_merged
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.errors import StarError
 from espnet_star.formats.model_card import Card
 from espnet_star.formats.pack import KINDS, LATEST, find_model, pack_model
 from espnet_star.units import size
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_pack``."""
-    parser = argparse.ArgumentParser(prog="star_pack", description=__doc__)
+    """Options of ``star_export pack``."""
+    parser = argparse.ArgumentParser(prog="star_export pack", description=__doc__)
     parser.add_argument(
         "task",
         choices=list(KINDS),
@@ -24,7 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--expdir", required=True, help="Folder of the training")
     parser.add_argument(
-        "--outpath", required=True, metavar="FILE", help="Pack to write: .zip, .tgz or .tar"
+        "--output", required=True, metavar="FILE", help="Pack to write: .zip, .tgz or .tar"
     )
     parser.add_argument(
         "--model_file",
@@ -34,16 +33,17 @@ def get_parser() -> argparse.ArgumentParser:
         "valid.eer.best.pth of spk",
     )
     parser.add_argument(
-        "--student",
+        "--upstream",
         metavar="DIR",
-        help="ssl: what star_export wrote of it, model card and all; written anew by default",
+        help="ssl: what star_export transformers wrote of it, model card and all; written anew "
+        "by default",
     )
     card = parser.add_argument_group("README of the pack")
     card.add_argument("--hf_repo", metavar="NAME", help="Repository it will be uploaded to")
     card.add_argument("--license", help="As the hub spells it, e.g. cc-by-4.0, apache-2.0")
     card.add_argument("--description", nargs="+", help="A sentence about the model")
     card.add_argument("--language", help="Code of its language, e.g. en")
-    card.add_argument("--results", metavar="FILE", help="Markdown table to put into it")
+    card.add_argument("--results", metavar="FILE", help="JSON that star_score table has written")
     card.add_argument(
         "--inference_args",
         default="",
@@ -53,19 +53,17 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--option", action="append", default=[], metavar="FILE", help="One more file to pack"
     )
-    parser.add_argument("--force", type=str2bool, default=False, help="Replace outpath")
+    parser.add_argument(
+        "--force", type=str2bool, default=False, help="Replace a pack that is there"
+    )
     return parser
 
 
 def make(args: argparse.Namespace) -> None:
     """Pack, and say what was written."""
-    results = None
-    if args.results is not None:
-        if not Path(args.results).is_file():
-            raise StarError(f"{args.results} is no file; give the Markdown table of the results")
-        results = Path(args.results).read_text(encoding="utf-8")
+    results = None if args.results is None else markdown(read_merged(args.results))
     card = Card(
-        name=args.hf_repo or Path(args.outpath).name,
+        name=args.hf_repo or Path(args.output).name,
         licence=args.license,
         description=" ".join(args.description) if args.description else None,
         language=args.language,
@@ -75,17 +73,17 @@ def make(args: argparse.Namespace) -> None:
     path = pack_model(
         args.task,
         args.expdir,
-        args.outpath,
+        args.output,
         card,
         model_file=args.model_file,
-        student=args.student,
+        student=args.upstream,
         options=args.option,
         force=args.force,
     )
     model = find_model(Path(args.expdir), KINDS[args.task], args.model_file)
     print(f"model: {model}{describe(model, args)}")
     licence = args.license or "no licence yet (--license)"
-    print(f"{args.outpath}: {args.task}, {size(path.stat().st_size)}, {licence}")
+    print(f"{args.output}: {args.task}, {size(path.stat().st_size)}, {licence}")
 
 
 def describe(model: Path, args: argparse.Namespace) -> str:
@@ -100,7 +98,7 @@ def describe(model: Path, args: argparse.Namespace) -> str:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_pack", lambda: make(args))
+    run_tool("star_export pack", lambda: make(args))
 
 
 if __name__ == "__main__":

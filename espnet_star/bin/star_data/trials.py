@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Turn a list of speaker verification trials into the tables that ESPnet validates on."""
 
 from __future__ import annotations
@@ -12,24 +11,24 @@ from espnet_star.data.trials import check_named, read_trials, write_pairs
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_trials``."""
-    parser = argparse.ArgumentParser(prog="star_trials", description=__doc__)
+    """Options of ``star_data trials``."""
+    parser = argparse.ArgumentParser(prog="star_data trials", description=__doc__)
     parser.add_argument(
         "--trials",
         required=True,
         help="Lines '1 utterance utterance': 1 for one speaker, 0 for two",
     )
     parser.add_argument(
-        "--datadir",
+        "--data_dir",
         required=True,
         help="Prepared directory with these utterances; trial.scp, trial2.scp, trial_label and "
         "trial_shape are written there",
     )
     parser.add_argument(
-        "--check",
+        "--dry_run",
         type=str2bool,
         default=False,
-        help="Only check that every utterance is there",
+        help="Only check that every utterance is there, write nothing",
     )
     return parser
 
@@ -38,20 +37,20 @@ def run(args: argparse.Namespace) -> None:
     """Check, write, and say how many trials there are."""
     trials = read_trials(args.trials)
     targets = sum(trial.label for trial in trials)
-    if args.check:
-        check_named(trials, read_wav_scp(f"{args.datadir}/wav.scp"), args.trials, args.datadir)
+    if args.dry_run:
+        check_named(trials, read_wav_scp(f"{args.data_dir}/wav.scp"), args.trials, args.data_dir)
     else:
-        write_pairs(trials, args.datadir, args.trials)
+        write_pairs(trials, args.data_dir, args.trials)
     print(
         f"{args.trials}: {len(trials)} trials, {targets} of one speaker and "
-        f"{len(trials) - targets} of two, all in {args.datadir}"
+        f"{len(trials) - targets} of two, all in {args.data_dir}"
     )
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_trials", lambda: run(args))
+    run_tool("star_data trials", lambda: run(args))
 
 
 if __name__ == "__main__":

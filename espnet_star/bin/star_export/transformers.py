@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Export a distilled student as a Hugging Face directory with a model card, and prove it.
 
 The directory appears once plain transformers has given the student's own features from it.
@@ -19,16 +18,16 @@ PROVEN = "the same in transformers.HubertModel (to {:.0e})"
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_export``."""
-    parser = argparse.ArgumentParser(prog="star_export", description=__doc__)
+    """Options of ``star_export transformers``."""
+    parser = argparse.ArgumentParser(prog="star_export transformers", description=__doc__)
     parser.add_argument("--expdir", help="Folder of a distillation")
     parser.add_argument(
-        "--student",
+        "--upstream",
         help="A ready student instead (directory or hub name), with --random_init true: the "
         "baseline for a student that was distilled elsewhere",
     )
     parser.add_argument("--model_file", help="Model in it; the averaged best by default")
-    parser.add_argument("--outdir", required=True, help="Directory to write")
+    parser.add_argument("--output_dir", required=True, help="Directory to write")
     parser.add_argument(
         "--random_init",
         type=str2bool,
@@ -40,7 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--force", type=str2bool, default=False, help="Replace a student already there"
     )
     card = parser.add_argument_group("model card")
-    card.add_argument("--name", help="Hub name it will have; the directory's name by default")
+    card.add_argument("--hf_repo", metavar="NAME", help="Hub name it will have, user/model")
     card.add_argument("--base_model", help="Hub name of the teacher, where --teacher was none")
     card.add_argument(
         "--license",
@@ -57,7 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_export", lambda: export(args))
+    run_tool("star_export transformers", lambda: export(args))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -65,21 +64,21 @@ def export(args: argparse.Namespace) -> None:
     from espnet_star.analysis.student_cost import student_cost
     from espnet_star.analysis.table import markdown, read_merged
 
-    if (args.expdir is None) == (args.student is None):
-        raise StarError("give one of --expdir and --student")
+    if (args.expdir is None) == (args.upstream is None):
+        raise StarError("give one of --expdir and --upstream")
     seed = args.seed if args.random_init else None
-    if args.student is not None:
-        gap = export_baseline(args.student, args.outdir, seed, args.force)
-        print(f"{args.outdir}: {args.student} with random weights, {PROVEN.format(gap)}")
+    if args.upstream is not None:
+        gap = export_baseline(args.upstream, args.output_dir, seed, args.force)
+        print(f"{args.output_dir}: {args.upstream} with random weights, {PROVEN.format(gap)}")
         return
     card = Card(
-        name=args.name or Path(args.outdir).resolve().name,
+        name=args.hf_repo or Path(args.output_dir).resolve().name,
         licence=None if args.license is None else check_licence(args.license),
         results=None if args.results is None else markdown(read_merged(args.results)),
     )
     done = export_student(
         args.expdir,
-        args.outdir,
+        args.output_dir,
         card,
         model_file=args.model_file,
         random_seed=seed,
@@ -89,9 +88,9 @@ def export(args: argparse.Namespace) -> None:
     )
     kind = "" if seed is None else " with random weights"
     size = f"{done.params / 1e6:.2f} M parameters"
-    print(f"{args.outdir}: student of {size}{kind}, {PROVEN.format(done.gap)}")
+    print(f"{args.output_dir}: student of {size}{kind}, {PROVEN.format(done.gap)}")
     if not done.card:
-        readme = Path(args.outdir) / CARD
+        readme = Path(args.output_dir) / CARD
         print(f"  {readme} is not star_export's and was left as it is: no model card")
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Upload a pack to the Hugging Face hub, as ESPnet's recipes do, or show what would be sent."""
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from espnet_star.formats.hub import upload
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_upload``."""
-    parser = argparse.ArgumentParser(prog="star_upload", description=__doc__)
-    parser.add_argument("--pack", required=True, metavar="FILE", help="What star_pack wrote")
+    """Options of ``star_export upload``."""
+    parser = argparse.ArgumentParser(prog="star_export upload", description=__doc__)
+    parser.add_argument("--pack", required=True, metavar="FILE", help="What star_export pack wrote")
     parser.add_argument("--hf_repo", required=True, metavar="NAME", help="Repository: user/model")
     parser.add_argument("--private", type=str2bool, default=False, help="Make it a private one")
     parser.add_argument("--message", default="Upload model", help="Message of the commit")
@@ -31,7 +30,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         told = upload(args.pack, args.hf_repo, args.private, args.message, args.dry_run)
         print(f"{args.hf_repo}{' (dry run, nothing was sent)' * args.dry_run}: {told}")
 
-    run_tool("star_upload", send)
+    run_tool("star_export upload", send)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Write a student as ONNX files of several precisions, each proved against it in torch."""
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from espnet_star.writable import check_writable
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_onnx``."""
-    parser = argparse.ArgumentParser(prog="star_onnx", description=__doc__)
+    """Options of ``star_export onnx``."""
+    parser = argparse.ArgumentParser(prog="star_export onnx", description=__doc__)
     parser.add_argument(
         "--upstream", required=True, help="Student's directory, hub name or distillation folder"
     )
     parser.add_argument(
         "--model_file", help="Model in a distillation folder; the averaged best by default"
     )
-    parser.add_argument("--outdir", required=True, help="Where to write model[.PRECISION].onnx")
+    parser.add_argument("--output_dir", required=True, help="Where to write model[.PRECISION].onnx")
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -51,7 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def export(args: argparse.Namespace) -> None:
     """Load, write, compare."""
-    check_writable(args.outdir, "--outdir")
+    check_writable(args.output_dir, "--output_dir")
     if args.model_file is None:
         student = StarEncoder.from_pretrained(args.upstream)
     elif is_experiment(args.upstream):
@@ -63,10 +62,10 @@ def export(args: argparse.Namespace) -> None:
         )
     student = need_hubert(student, args.upstream)
     errors = export_onnx(
-        student, args.outdir, args.precision, args.layers, args.program, args.force
+        student, args.output_dir, args.precision, args.layers, args.program, args.force
     )
     for name, error in errors.items():
-        path = Path(args.outdir) / name
+        path = Path(args.output_dir) / name
         print(
             f"{path}: {path.stat().st_size / 1e6:.1f} MB; states differ from the student's by at "
             f"most {error:.1e} of their size"
@@ -76,7 +75,7 @@ def export(args: argparse.Namespace) -> None:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_onnx", lambda: export(args))
+    run_tool("star_export onnx", lambda: export(args))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Check a data directory before hours of training are spent on it."""
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from espnet_star.units import pluralize, speech
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_check_data``."""
+    """Options of ``star_data check``."""
     parser = argparse.ArgumentParser(
-        prog="star_check_data",
+        prog="star_data check",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--datadir", required=True, help="Directory with wav.scp, or directory or URL of shards"
+        "--data_dir", required=True, help="Directory with wav.scp, or directory or URL of shards"
     )
     parser.add_argument(
         "--need", nargs="*", default=[], help="Files that must be there: text utt2spk label ..."
@@ -31,7 +30,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--train_speakers",
         default=None,
-        help="Training directory (or its utt2spk) that must hold every speaker of --datadir",
+        help="Training directory (or its utt2spk) that must hold every speaker of --data_dir",
     )
     parser.add_argument(
         "--token_list", default=None, help="Token list that must cover the transcripts"
@@ -59,11 +58,11 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def report(found: Report, datadir: str, histogram: bool) -> None:
+def report(found: Report, folder: str, histogram: bool) -> None:
     """Print size and, if asked, a histogram of lengths."""
     speakers = "" if found.speakers is None else f", {pluralize(found.speakers, 'speaker')}"
     print(
-        f"{datadir}: {pluralize(found.utterances, 'utterance')}, {speech(3600 * found.hours)}"
+        f"{folder}: {pluralize(found.utterances, 'utterance')}, {speech(3600 * found.hours)}"
         f"{speakers}; {pluralize(found.opened, 'audio file')} decoded, no problem found"
     )
     for line in histogram_lines(found.bins) if histogram else []:
@@ -78,7 +77,7 @@ def check(args: argparse.Namespace) -> Report:
     Raises:
         DataError: If something is wrong, or an option has no meaning for shards.
     """
-    if has_shards(args.datadir):
+    if has_shards(args.data_dir):
         if args.need or args.train_speakers or args.token_list or args.source or args.ctc_config:
             raise DataError(
                 "--need, --train_speakers, --token_list, --ctc_config and --source are not there "
@@ -87,9 +86,9 @@ def check(args: argparse.Namespace) -> Report:
         # Imported here: torch takes a while, and files need none.
         from espnet_star.data.shard_checks import check_shards
 
-        return check_shards(args.datadir, args.fs, args.full)
+        return check_shards(args.data_dir, args.fs, args.full)
     return check_datadir(
-        args.datadir,
+        args.data_dir,
         need=args.need,
         fs=args.fs,
         train_speakers=args.train_speakers,
@@ -104,12 +103,12 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
 
     def work() -> None:
-        report(check(args), args.datadir, args.histogram)
+        report(check(args), args.data_dir, args.histogram)
         if args.ctc_config:
-            for line in check_head(args.datadir, args.ctc_config, args.bpemodel):
+            for line in check_head(args.data_dir, args.ctc_config, args.bpemodel):
                 print(line)
 
-    run_tool("star_check_data", work)
+    run_tool("star_data check", work)
 
 
 if __name__ == "__main__":

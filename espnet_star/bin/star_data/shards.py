@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Write shards for training at constant memory, from disk or object storage."""
 
 from __future__ import annotations
@@ -15,24 +14,24 @@ from espnet_star.units import speech
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_shards``."""
+    """Options of ``star_data shards``."""
     parser = argparse.ArgumentParser(
-        prog="star_shards",
+        prog="star_data shards",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--datadir", default=None, help="Prepared directory with wav.scp and utt2num_samples"
+        "--data_dir", default=None, help="Prepared directory with wav.scp and utt2num_samples"
     )
     parser.add_argument(
         "--shar",
         default=None,
-        help="Instead of --datadir: directory of shards that lhotse wrote, to be indexed only",
+        help="Instead of --data_dir: directory of shards that lhotse wrote, to be indexed only",
     )
     parser.add_argument(
-        "--outdir",
+        "--output_dir",
         required=True,
-        help="Directory to write: shards.json and, with --datadir, the folder shar",
+        help="Directory to write: shards.json and, with --data_dir, the folder shar",
     )
     parser.add_argument(
         "--shard_size", type=positive, default=1000, help="Utterances of a shard, about"
@@ -58,12 +57,12 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def report(content: dict[str, Any], outdir: str) -> None:
+def report(content: dict[str, Any], folder: str) -> None:
     """Print what the shards hold."""
     longest = content["longest"]
     state = " (up to date)" if content["up_to_date"] else ""
     print(
-        f"{outdir}: {content['utterances']} utterances, {speech(3600 * content['hours'])} in "
+        f"{folder}: {content['utterances']} utterances, {speech(3600 * content['hours'])} in "
         f"{len(content['shards'])} shards{state}; longest {longest['utterance']} with "
         f"{longest['samples'] / content['fs']:.1f} s"
     )
@@ -75,12 +74,12 @@ def work(args: argparse.Namespace) -> None:
     Raises:
         DataError: On unusable data, or if not one of two sources is given.
     """
-    if (args.datadir is None) == (args.shar is None):
-        raise DataError("give one of --datadir and --shar")
+    if (args.data_dir is None) == (args.shar is None):
+        raise DataError("give one of --data_dir and --shar")
     if args.shard_seconds is not None and not args.shard_seconds > 0:
         raise DataError(f"--shard_seconds must be positive, got {args.shard_seconds:g}")
     if args.shar is not None:
-        report(index_shar(args.shar, args.outdir, args.nj), args.outdir)
+        report(index_shar(args.shar, args.output_dir, args.nj), args.output_dir)
         return
     options = ShardOptions(
         size=args.shard_size,
@@ -90,13 +89,13 @@ def work(args: argparse.Namespace) -> None:
         fs=args.fs,
         seed=args.seed,
     )
-    report(write_shards(args.datadir, args.outdir, options, args.nj), args.outdir)
+    report(write_shards(args.data_dir, args.output_dir, options, args.nj), args.output_dir)
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_shards", lambda: work(args))
+    run_tool("star_data shards", lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Unpack a model of ESPnet's pack format, from a file, a folder or the hub, checked first."""
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ from espnet_star.formats.unpack import check_target, unpack
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options of ``star_unpack``."""
-    parser = argparse.ArgumentParser(prog="star_unpack", description=__doc__)
+    """Options of ``star_import pack``."""
+    parser = argparse.ArgumentParser(prog="star_import pack", description=__doc__)
     parser.add_argument(
         "--pack", required=True, metavar="NAME", help="Archive, folder or hub name (user/model)"
     )
-    parser.add_argument("--outdir", required=True, metavar="DIR", help="Folder to make")
-    parser.add_argument("--force", type=str2bool, default=False, help="Replace a model in outdir")
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="Folder to make")
+    parser.add_argument(
+        "--force", type=str2bool, default=False, help="Replace a model that is there"
+    )
     parser.add_argument(
         "--allow",
         nargs="+",
@@ -32,18 +33,18 @@ def get_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Unpack, and print where the files are by ESPnet's names of them."""
-    check_target(Path(args.outdir), args.force)
+    check_target(Path(args.output_dir), args.force)
     source = Path(args.pack)
     if not source.exists():
         source = download(args.pack)
-    for key, path in unpack(source, args.outdir, args.force, args.allow).items():
+    for key, path in unpack(source, args.output_dir, args.force, args.allow).items():
         print(f"{key}: {path}")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = get_parser().parse_args(cmd)
-    run_tool("star_unpack", lambda: run(args))
+    run_tool("star_import pack", lambda: run(args))
 
 
 if __name__ == "__main__":
