@@ -199,6 +199,7 @@ def test_results_and_packs_have_the_fine_tuned_student(recipe):
             (folder / f"{name}.json").write_text(json.dumps({"wer": 0.1, "cer": 0.05}))
     (recipe.folder / "results" / "starhubert").mkdir(parents=True)
     (recipe.folder / "results" / "starhubert" / "RESULTS.md").touch()
+    (recipe.folder / "results" / "starhubert" / "results.json").touch()
     calls, _ = recipe("--stage", "14", "--stop_stage", "16")
     added = [words for words in tool(calls, "star_score") if words[1] == "add"]
     assert [value(words, "--system") for words in added] == [

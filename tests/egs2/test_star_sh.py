@@ -62,6 +62,7 @@ def recipe(tmp_path):
         (tmp_path / "exp" / name / "config.yaml").touch()
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "RESULTS.md").touch()
+    (tmp_path / "results" / "results.json").touch()
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nprintf "%s|" "$@" >> calls; echo >> calls\n')
     python.chmod(0o755)

@@ -196,6 +196,7 @@ def test_results_name_the_first_list_plainly(recipe):
         (exp / f"{name}.json").touch()
     (recipe.folder / "results").mkdir()
     (recipe.folder / "results" / "RESULTS.md").touch()
+    (recipe.folder / "results" / "results.json").touch()
     calls, _ = recipe("--stage", "14", "--stop_stage", "14", "--systems", "student")
     add = next(words for words in calls if words[:2] == ["star_score", "add"])
     scores = [f"exp/sv_student/{name}.json" for name in ("score", "score_vox1_o")]
