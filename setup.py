@@ -90,7 +90,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["espnet_star", "espnet_star.*"]),
     package_data={
-        "espnet_star.analysis.report": ["page.html"],
+        "espnet_star.evaluate.report": ["page.html"],
         "espnet_star.espnet3": ["conf/*.yaml"],
     },
     python_requires=">=3.11",

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from harness import arguments, publish
 
-from espnet_star.bfloat16 import BOUND, relative_error
+from espnet_star.encoders.bfloat16 import BOUND, relative_error
 
 # Name of ONEDNN_MAX_CPU_ISA, and what torch calls it; each has all that stands above it.
 LEVELS = (

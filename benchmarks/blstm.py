@@ -10,8 +10,8 @@ import time
 import torch
 from espnet2.asr.encoder.rnn_encoder import RNNEncoder
 
-from espnet_star.analysis.machine import machine_facts
-from espnet_star.heads import BLSTMEncoder
+from espnet_star.downstream.heads import BLSTMEncoder
+from espnet_star.evaluate.machine import machine_facts
 
 
 def step(encoder: torch.nn.Module, x: torch.Tensor, lengths: torch.Tensor) -> float:

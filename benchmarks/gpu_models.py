@@ -13,13 +13,13 @@ import transformers
 from gpu_run import Run
 from paper_models import adamw, random_teacher
 
-from espnet_star.analysis.subjects import SHAPES
-from espnet_star.analysis.training_cost import Probe, probe
 from espnet_star.distillation import StarDistillation
+from espnet_star.evaluate.cost.subjects import SHAPES
 from espnet_star.outputs import SAMPLE_RATE, frame_count, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.config import student_config
 from espnet_star.teachers.base import Teacher
+from espnet_star.training.training_cost import Probe, probe
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 # The published student's head has 54 channels, no multiple of eight; so has the tiny one's.

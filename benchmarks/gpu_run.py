@@ -16,10 +16,10 @@ import torch
 from gpu_card import GIB, Gpu, card_facts, describe
 from harness import table
 
-from espnet_star.analysis.machine import machine_facts
-from espnet_star.analysis.table import write_json
 from espnet_star.data.kaldi import write_lines
 from espnet_star.errors import first_line
+from espnet_star.evaluate.machine import machine_facts
+from espnet_star.evaluate.table import write_json
 
 Row = dict[str, Any]
 OUT_OF_MEMORY, FAILED, NOT_COMPILED = "out of memory", "failed: ", "not compiled: "

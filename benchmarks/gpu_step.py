@@ -18,8 +18,8 @@ from gpu_card import GIB
 from gpu_run import FAILED, NOT_COMPILED, Row, Run, Section, attempt, free, peak, precision, timed
 from torch.profiler import ProfilerActivity, profile
 
-from espnet_star.analysis.training_cost import memory_of_a_rank
 from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.training.training_cost import memory_of_a_rank
 
 SECONDS = (60, 180, 360)
 # What compiling both networks takes at most, about; not begun with less (s).

@@ -20,9 +20,9 @@ import torch
 from harness import arguments, publish
 from paper_models import adamw, random_teacher
 
-from espnet_star.analysis.memory import peak_memory
-from espnet_star.analysis.speed import interleaved
 from espnet_star.distillation import StarDistillation
+from espnet_star.evaluate.cost.memory import peak_memory
+from espnet_star.evaluate.cost.speed import interleaved
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students import StarEncoder
 

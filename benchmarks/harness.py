@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_star.analysis.machine import machine_facts
-from espnet_star.analysis.table import write_json
 from espnet_star.bin.command import positive
 from espnet_star.data.errors import some
 from espnet_star.data.kaldi import write_lines
+from espnet_star.evaluate.machine import machine_facts
+from espnet_star.evaluate.table import write_json
 
 
 def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from harness import arguments, publish
 
-from espnet_star.analysis.memory import peak_memory
-from espnet_star.analysis.speed import interleaved
 from espnet_star.encoders import Shape
+from espnet_star.evaluate.cost.memory import peak_memory
+from espnet_star.evaluate.cost.speed import interleaved
 from espnet_star.kernels.gram import cheaper_form
 from espnet_star.kernels.gram_forms import BLOCK, frame_form
 from espnet_star.losses import TemporalGramLoss

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from harness import arguments, publish
 
-from espnet_star.analysis.speed import interleaved
-from espnet_star.formats.onnx_export import FILES, export_onnx
-from espnet_star.formats.onnx_student import OnnxStudent
+from espnet_star.evaluate.cost.speed import interleaved
+from espnet_star.formats.onnx.export import FILES, export_onnx
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students import PRESETS, StarEncoder
+from espnet_star.students.onnx_student import OnnxStudent
 
 TORCH = "torch float32, prepared"
 # Runs of a side in one sample.

@@ -24,9 +24,9 @@ import soundfile
 import torch
 from harness import arguments, publish
 
-from espnet_star.analysis.profile import count_macs
-from espnet_star.analysis.subjects import find_subject
 from espnet_star.bin.command import positive
+from espnet_star.evaluate.cost.profile import count_macs
+from espnet_star.evaluate.cost.subjects import find_subject
 from espnet_star.outputs import SAMPLE_RATE, frame_count
 
 UPDATES, UTTERANCES, SECONDS = 586_000, 48, 12.3

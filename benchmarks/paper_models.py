@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from espnet_star.analysis.subjects import SHAPES
+from espnet_star.evaluate.cost.subjects import SHAPES
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.base import Teacher
 

@@ -27,11 +27,11 @@ import soundfile
 from espnet2.train.distributed_utils import DistributedOption
 from harness import arguments, publish
 
-from espnet_star.analysis.memory import peak_memory
 from espnet_star.bin.command import positive
 from espnet_star.data.kaldi import write_lines, write_table
 from espnet_star.data.shard_index import INDEX
 from espnet_star.data.shard_writer import ShardOptions, write_shards
+from espnet_star.evaluate.cost.memory import peak_memory
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.tasks.star import StarTask
 

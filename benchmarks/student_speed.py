@@ -19,9 +19,9 @@ import torch
 from harness import arguments, publish
 from torch import nn
 
-from espnet_star.analysis.memory import peak_memory
-from espnet_star.analysis.speed import noise, real_time_factors, repeated
-from espnet_star.analysis.subjects import find_subject
+from espnet_star.evaluate.cost.memory import peak_memory
+from espnet_star.evaluate.cost.speed import noise, real_time_factors, repeated
+from espnet_star.evaluate.cost.subjects import find_subject
 
 RIVALS = ("distilhubert", "hubert_base", "wav2vec2_base")
 # How many times faster the first student is meant to be.

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from harness import arguments, publish
 from paper_models import random_teacher
 
-from espnet_star.analysis.speed import interleaved
 from espnet_star.data.kaldi import read_table
+from espnet_star.evaluate.cost.speed import interleaved
 from espnet_star.teachers import build_teacher
 from espnet_star.teachers.base import Teacher
 

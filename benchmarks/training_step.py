@@ -23,11 +23,11 @@ import transformers
 from harness import arguments, publish
 from paper_models import adamw, random_teacher
 
-from espnet_star.analysis.memory import peak_memory
-from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS
-from espnet_star.analysis.speed import interleaved
-from espnet_star.analysis.subjects import SHAPES
 from espnet_star.distillation import StarDistillation, cpu_has_bfloat16
+from espnet_star.evaluate.cost.memory import peak_memory
+from espnet_star.evaluate.cost.profile import LIBRISPEECH_LENGTHS
+from espnet_star.evaluate.cost.speed import interleaved
+from espnet_star.evaluate.cost.subjects import SHAPES
 from espnet_star.outputs import SAMPLE_RATE, frame_count, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.config import student_config

@@ -34,17 +34,25 @@ INTRODUCTIONS = {
 
 # Pages of the API: packages with all their modules, and modules of the top.
 API = {
-    "Inference": ["espnet_star.inference", "espnet_star.waveforms"],
+    "Inference": ["espnet_star.inference", "espnet_star.data.waveforms"],
     "Students": ["espnet_star.students"],
     "Teachers": ["espnet_star.teachers"],
     "Objectives": ["espnet_star.losses"],
     "Views": ["espnet_star.views"],
-    "Distillation": ["espnet_star.distillation", "espnet_star.tasks.star", "espnet_star.trainer"],
-    "ESPnet's tasks": ["espnet_star.frontend", "espnet_star.heads", "espnet_star.tasks.plugin"],
+    "Distillation": [
+        "espnet_star.distillation",
+        "espnet_star.tasks.star",
+        "espnet_star.training.trainer",
+    ],
+    "ESPnet's tasks": [
+        "espnet_star.downstream.frontend",
+        "espnet_star.downstream.heads",
+        "espnet_star.tasks.plugin",
+    ],
     "Outputs and errors": ["espnet_star.outputs", "espnet_star.errors", "espnet_star.encoders"],
     "Formats": ["espnet_star.formats"],
     "Data": ["espnet_star.data"],
-    "Analysis": ["espnet_star.analysis"],
+    "Evaluation": ["espnet_star.evaluate", "espnet_star.jobs"],
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from espnet_star.quiet import quieten_imports
+from espnet_star.terminal.quiet import quieten_imports
 
 if TYPE_CHECKING:
     from espnet_star.inference import load

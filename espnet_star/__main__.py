@@ -21,11 +21,11 @@ from typing import NoReturn
 
 from espnet_star import __version__
 from espnet_star.bin import our_commands, our_tools
-from espnet_star.failures import one_line
-from espnet_star.launcher import set_argv
-from espnet_star.python_command import FILE, MODULE, PythonCommand, parse_python
-from espnet_star.stdout import imports_to_stderr
 from espnet_star.tasks.table import builds_a_model, is_espnet_tool
+from espnet_star.terminal.failures import one_line
+from espnet_star.terminal.launcher import set_argv
+from espnet_star.terminal.python_command import FILE, MODULE, PythonCommand, parse_python
+from espnet_star.terminal.stdout import imports_to_stderr
 
 ESPNET_PREFIX = "espnet2.bin."
 

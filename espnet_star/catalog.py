@@ -7,10 +7,10 @@ from typing import Any
 
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.formats.experiment import is_distillation
-from espnet_star.formats.hugging_face import find_file, read_json
-from espnet_star.formats.onnx_student import SUFFIX, OnnxStudent
 from espnet_star.students import StarEncoder
+from espnet_star.students.experiment import is_distillation
+from espnet_star.students.hugging_face import find_file, read_json
+from espnet_star.students.onnx_student import SUFFIX, OnnxStudent
 from espnet_star.teachers import TEACHERS, build_teacher, kind_of_checkpoint
 from espnet_star.teachers.detect import kind_by_files, kind_by_name
 

@@ -12,8 +12,8 @@ import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 
-from espnet_star.bfloat16 import agree, find_fault, finite, low_on_cpu, plain_tensors
 from espnet_star.encoders import Cached, Encoder, Frozen, Want
+from espnet_star.encoders.bfloat16 import agree, find_fault, finite, low_on_cpu, plain_tensors
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import WeightedLoss, build_losses
 from espnet_star.outputs import LayerOutputs

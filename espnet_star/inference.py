@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from espnet_star import catalog
-from espnet_star.bfloat16 import Narrowed, find_fault, plain_tensors
+from espnet_star.data.waveforms import Audio, waveform
 from espnet_star.encoders import Encoder
+from espnet_star.encoders.bfloat16 import Narrowed, find_fault, plain_tensors
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
-from espnet_star.waveforms import Audio, waveform
 
 Layer: TypeAlias = int | str
 ALL, LAST = "all", "last"

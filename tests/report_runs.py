@@ -65,4 +65,4 @@ def head(run, data_directory, tmp_path_factory):
 @pytest.fixture
 def quick_costs(monkeypatch):
     """Count operations over one short utterance, not over 32: test_profile.py counts them all."""
-    monkeypatch.setattr("espnet_star.analysis.report.tables.LIBRISPEECH_LENGTHS", (16000,))
+    monkeypatch.setattr("espnet_star.evaluate.report.tables.LIBRISPEECH_LENGTHS", (16000,))

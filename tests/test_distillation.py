@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from espnet_star.distillation import StarDistillation
-from espnet_star.distillation_trainer import drop_objectives
 from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
 from espnet_star.losses import LOSSES, Objective
@@ -12,6 +11,7 @@ from espnet_star.losses.layers import pairs
 from espnet_star.outputs import LayerOutputs
 from espnet_star.students import StarEncoder
 from espnet_star.teachers.base import Teacher
+from espnet_star.training.distillation_trainer import drop_objectives
 from espnet_star.views import VIEWS, Pass, View
 
 TINY = {

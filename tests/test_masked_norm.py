@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from espnet_star.encoders.masked_norm import masked_group_norm
 from espnet_star.kernels.predicate import FORMS, NOWHERE
-from espnet_star.masked_norm import masked_group_norm
 
 
 @pytest.fixture(params=["formula", "by utterance"])

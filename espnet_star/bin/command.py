@@ -13,8 +13,8 @@ from typing import Any
 
 from espnet_star.bin import subcommands
 from espnet_star.errors import unknown_name
-from espnet_star.failures import one_line
-from espnet_star.stdout import imports_to_stderr
+from espnet_star.terminal.failures import one_line
+from espnet_star.terminal.stdout import imports_to_stderr
 
 
 def run_tool(tool: str, work: Callable[[], int | None]) -> None:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from espnet_star.bin.command import run_task, run_tool
-from espnet_star.failures import one_line
-from espnet_star.launcher import set_argv
-from espnet_star.stdout import imports_to_stderr
 from espnet_star.tasks.table import TASKS, trained_task
+from espnet_star.terminal.failures import one_line
+from espnet_star.terminal.launcher import set_argv
+from espnet_star.terminal.stdout import imports_to_stderr
 
 VARIABLE = "ESPNET_STAR_TOOL"
 

@@ -18,11 +18,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TextIO
 
-from espnet_star.analysis.runner import Child, Command, Job, Start
 from espnet_star.bin import espnet_tool, our_tools, subcommands
 from espnet_star.errors import STOP_CODE
-from espnet_star.launcher import set_argv
+from espnet_star.jobs.runner import Child, Command, Job, Start
 from espnet_star.tasks.table import takes_the_student
+from espnet_star.terminal.launcher import set_argv
 
 PREFIX = ("-m", "espnet_star")
 

@@ -29,8 +29,8 @@ from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_wav_scp, write_table
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError
+from espnet_star.files.writable import check_writable
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
-from espnet_star.writable import check_writable
 
 ALL = "all"
 SCP = "feats.scp"

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from espnet_star.bin.command import positive, run_tool
-from espnet_star.ctc_decoding import SearchOptions
+from espnet_star.downstream.ctc_decoding import SearchOptions
 from espnet_star.tasks.ctc_inference import Decoding, decode
 from espnet_star.tasks.preflight import explained
 

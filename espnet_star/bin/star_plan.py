@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_star.analysis.plan import Plan
-from espnet_star.analysis.table import write_json
 from espnet_star.bin.command import positive, run_tool
 from espnet_star.bin.limits import add_limits, limited, of_set
 from espnet_star.data.audio import AudioOptions
 from espnet_star.errors import STOP_CODE
+from espnet_star.evaluate.table import write_json
+from espnet_star.training.plan import Plan
 
 
 def get_parser() -> argparse.ArgumentParser:

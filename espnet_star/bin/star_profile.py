@@ -12,15 +12,16 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
-from espnet_star.analysis import cost_figure, cost_table
-from espnet_star.analysis.compare import check_lengths, compare, timing_of
-from espnet_star.analysis.profile import LIBRISPEECH_LENGTHS, read_lengths
-from espnet_star.analysis.subjects import SHAPES, Subject, find_subjects
-from espnet_star.analysis.table import read_merged, write_json
 from espnet_star.bin.command import positive, run_tool, str2bool
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import write_lines
 from espnet_star.errors import StarError
+from espnet_star.evaluate.cost import figure as cost_figure
+from espnet_star.evaluate.cost import table as cost_table
+from espnet_star.evaluate.cost.compare import check_lengths, compare, timing_of
+from espnet_star.evaluate.cost.profile import LIBRISPEECH_LENGTHS, read_lengths
+from espnet_star.evaluate.cost.subjects import SHAPES, Subject, find_subjects
+from espnet_star.evaluate.table import read_merged, write_json
 from espnet_star.students import PRESETS
 
 FORMS = {"json": "everything", "md": "the table", **dict.fromkeys(cost_figure.FORMATS, "a figure")}

@@ -11,10 +11,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_star.analysis.report.build import build_report
-from espnet_star.analysis.report.listen import SpeechOptions
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.units import pluralize, size
+from espnet_star.evaluate.report.build import build_report
+from espnet_star.evaluate.report.listen import SpeechOptions
+from espnet_star.terminal.units import pluralize, size
 
 
 def get_parser() -> argparse.ArgumentParser:

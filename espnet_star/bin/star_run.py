@@ -16,11 +16,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_star.analysis.jobs import read_jobs, run_command, run_jobs
-from espnet_star.analysis.launch import Launch
-from espnet_star.analysis.runner import Job
 from espnet_star.bin.command import positive, run_tool
 from espnet_star.bin.fork import starter
+from espnet_star.jobs.launch import Launch
+from espnet_star.jobs.pool import read_jobs, run_command, run_jobs
+from espnet_star.jobs.runner import Job
 
 
 def get_parser() -> argparse.ArgumentParser:

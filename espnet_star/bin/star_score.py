@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_star.analysis import table
-from espnet_star.analysis.scoring import score_asr, score_sid
-from espnet_star.analysis.verification import score_sv
 from espnet_star.bin.command import run_tool
 from espnet_star.data.errors import DataError
+from espnet_star.evaluate import table
+from espnet_star.evaluate.scoring import score_asr, score_sid
+from espnet_star.evaluate.verification import score_sv
 
 VIOLATION_CODE = 1
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from transformers.utils.logging import disable_progress_bar
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.superb.config import load_settings
-from espnet_star.superb.evaluate import Evaluation
-from espnet_star.superb.tasks import TASKS
+from espnet_star.evaluate.superb.config import load_settings
+from espnet_star.evaluate.superb.evaluate import Evaluation
+from espnet_star.evaluate.superb.tasks import TASKS
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_counts, read_table
-from espnet_star.yaml_files import read_yaml
+from espnet_star.files.yaml_files import read_yaml
 
 FIELD, HOP = 400, 320  # of a student's frame, in samples at 16 kHz
 # What ESPnet's encoders make of the frames by their input_layer; conv2d is their default.

@@ -24,7 +24,7 @@ from espnet_star.data.kaldi import (
 from espnet_star.data.levels import check_peak, peak_of
 from espnet_star.data.recording import ark_place, file_notes, read_ark
 from espnet_star.data.source import read_label_table
-from espnet_star.units import pluralize
+from espnet_star.terminal.units import pluralize
 
 BINS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 NEED = ("text", "utt2spk")

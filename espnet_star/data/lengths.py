@@ -15,7 +15,7 @@ from espnet_star.data.errors import DataError, some
 from espnet_star.data.kaldi import read_counts, write_table
 from espnet_star.errors import first_line
 from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.units import pluralize
+from espnet_star.terminal.units import pluralize
 
 # ESPnet's types of batches that are counted in samples, not in utterances.
 BY_SAMPLES = ("numel", "length")

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from espnet_star.bfloat16 import Fault
+from espnet_star.encoders.bfloat16 import Fault
+from espnet_star.encoders.too_short import TooShort
 from espnet_star.errors import StarError
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, LayerOutputs, frame_count
-from espnet_star.too_short import TooShort
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from espnet_star.bfloat16 import Fault
 from espnet_star.encoders.base import ALL_STATES, Encoder, Shape, Want
+from espnet_star.encoders.bfloat16 import Fault
 from espnet_star.outputs import LayerOutputs
 
 

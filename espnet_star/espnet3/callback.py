@@ -13,11 +13,11 @@ import torch
 import yaml
 from espnet3.components.callbacks.default_callbacks import AverageCheckpointsCallback
 
-from espnet_star.distillation_trainer import drop_objectives
 from espnet_star.espnet3.fsdp import shard
 from espnet_star.espnet3.record import espnet2_options
+from espnet_star.files.yaml_files import read_yaml
 from espnet_star.tasks.star import warn_of_ranks
-from espnet_star.yaml_files import read_yaml
+from espnet_star.training.distillation_trainer import drop_objectives
 
 
 class DistillationCallback(lightning.Callback):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet_star import updates
 from espnet_star.data.kaldi import read_counts
 from espnet_star.data.lengths import BY_SAMPLES, deal, long_clips
 from espnet_star.errors import StarError
 from espnet_star.espnet3.record import espnet2_options
-from espnet_star.updates import SCHEDULE, UpdatePlan
+from espnet_star.training import updates
+from espnet_star.training.updates import SCHEDULE, UpdatePlan
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from espnet_star.bin.star_export import transformers
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.espnet3.plan import announce
-from espnet_star.run_lock import exclusive
+from espnet_star.files.run_lock import exclusive
 
 # Zero, or unset, for the first process of all.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")

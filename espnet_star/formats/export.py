@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from espnet_star.errors import StarError
-from espnet_star.formats.authors import Imported, import_student
-from espnet_star.formats.experiment import load_experiment
-from espnet_star.formats.hugging_face import FILES, check_saved, need_hubert, write_student
+from espnet_star.files.staging import staged
+from espnet_star.formats.fairseq.authors import Imported, import_student
 from espnet_star.formats.model_card import CARD, Card, StudentFacts, is_foreign, model_card
-from espnet_star.formats.staging import staged
 from espnet_star.formats.target import check_target
 from espnet_star.formats.training_facts import training_facts
 from espnet_star.students import StarEncoder
+from espnet_star.students.experiment import load_experiment
+from espnet_star.students.hugging_face import FILES, check_saved, need_hubert, write_student
 
 
 @dataclass(frozen=True)

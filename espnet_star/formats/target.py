@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from espnet_star.errors import StarError
-from espnet_star.formats.experiment import is_experiment
+from espnet_star.students.experiment import is_experiment
 
 
 def check_target(directory: str | Path, files: Collection[str], force: bool) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from espnet_star.data.kaldi import split_lines
-from espnet_star.formats.experiment import read_experiment_config
 from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.students.experiment import read_experiment_config
 
 # Keys of ESPnet's config.yaml that decide what is learned. None of them names a path.
 _OPTIONS = (

@@ -47,7 +47,7 @@ def folded_norm(
 def norm_utterances(
     x: torch.Tensor, sizes: list[int], weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """See :func:`espnet_star.masked_norm.masked_group_norm`; ``sizes`` are valid frames."""
+    """See `masked_group_norm` of ``encoders``; ``sizes`` are valid frames."""
     return _UtteranceNorm.apply(x, sizes, weight, bias, eps)
 
 

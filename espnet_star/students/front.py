@@ -8,7 +8,7 @@ from torch import nn
 from transformers import HubertConfig
 
 from espnet_star import kernels
-from espnet_star.masked_norm import masked_group_norm
+from espnet_star.encoders.masked_norm import masked_group_norm
 from espnet_star.outputs import frame_count
 from espnet_star.students.layers import Dropout, Linear
 

@@ -123,13 +123,13 @@ class StarEncoder(Student):
 
     def load_weights(self, state: dict[str, torch.Tensor], source: str) -> None:
         """See :meth:`Student.load_weights`; by the names of a ``HubertModel``, old ones too."""
-        from espnet_star.formats.hugging_face import own_names
+        from espnet_star.students.hugging_face import own_names
 
         super().load_weights(own_names(state, source, self.config.identity_projection), source)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a directory that plain ``transformers.HubertModel`` loads."""
-        from espnet_star.formats.hugging_face import save_student
+        from espnet_star.students.hugging_face import save_student
 
         save_student(self, directory)
 
@@ -142,8 +142,8 @@ class StarEncoder(Student):
                 distillation experiment. Any HuBERT checkpoint of 50 frames per second
                 loads, not only students.
         """
-        from espnet_star.formats.experiment import is_experiment, load_experiment
-        from espnet_star.formats.hugging_face import load_student
+        from espnet_star.students.experiment import is_experiment, load_experiment
+        from espnet_star.students.hugging_face import load_student
 
         load = load_experiment if is_experiment(name_or_directory) else load_student
         return load(name_or_directory)

@@ -9,9 +9,9 @@ from typing import Any
 from espnet2.tasks.cls import CLSTask as BaseCLSTask
 from espnet2.utils.types import float_or_none
 
+from espnet_star.downstream.excerpts import Excerpts
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.tasks.excerpts import Excerpts
 from espnet_star.tasks.plugin import StandAlone, register_in
 from espnet_star.tasks.preflight.lists import DataList
 from espnet_star.tasks.preflight.symbols import check_labels

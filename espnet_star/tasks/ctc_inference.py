@@ -14,13 +14,13 @@ from espnet2.asr.encoder.linear_encoder import TooShortUttError
 from espnet2.fileio.datadir_writer import DatadirWriter
 from espnet2.text.build_tokenizer import build_tokenizer
 
-from espnet_star.ctc_decoding import Decoded, SearchOptions, WordSearch, greedy
+from espnet_star.downstream.ctc_decoding import Decoded, SearchOptions, WordSearch, greedy
 from espnet_star.errors import StarError, first_line
-from espnet_star.formats.model_file import read_model
+from espnet_star.files.model_file import read_model
+from espnet_star.files.writable import check_writable
 from espnet_star.tasks.espnet import student_task
 from espnet_star.tasks.preflight import check_decoding
 from espnet_star.tasks.preflight.training import check_gpus
-from espnet_star.writable import check_writable
 
 LOG_EVERY = 100
 

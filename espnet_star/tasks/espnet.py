@@ -13,7 +13,7 @@ from typing import Any
 from espnet_star.errors import unknown_name
 from espnet_star.tasks.plugin import StandAlone, register_in
 from espnet_star.tasks.table import TASKS
-from espnet_star.trainer import StarTrainer
+from espnet_star.training.trainer import StarTrainer
 
 
 def student_task(name: str) -> Any:

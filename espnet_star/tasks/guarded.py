@@ -11,15 +11,15 @@ from typing import Any
 from espnet2.train.distributed_utils import get_rank, get_world_size
 from espnet2.utils.config_argparse import ArgumentParser
 
-from espnet_star.heartbeat import Heartbeat
-from espnet_star.mismatch import OtherModel
-from espnet_star.quiet import logging_left_alone
-from espnet_star.run_lock import exclusive
-from espnet_star.tasks.layered_config import LayeredParser
+from espnet_star.files.run_lock import exclusive
 from espnet_star.tasks.preflight import check_training
 from espnet_star.tasks.preflight.explain import explain
 from espnet_star.tasks.preflight.lists import DataList
 from espnet_star.tasks.preflight.reading import name_failures
+from espnet_star.terminal.quiet import logging_left_alone
+from espnet_star.training.heartbeat import Heartbeat
+from espnet_star.training.layered_config import LayeredParser
+from espnet_star.training.mismatch import OtherModel
 
 
 class Guarded:

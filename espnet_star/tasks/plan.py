@@ -12,7 +12,15 @@ from typing import Any
 from espnet2.tasks.abs_task import scheduler_classes
 from espnet2.train.distributed_utils import DistributedOption
 
-from espnet_star.analysis.plan import (
+from espnet_star.data.audio import AudioOptions
+from espnet_star.data.errors import DataError
+from espnet_star.data.headers import Survey, survey
+from espnet_star.data.kaldi import read_counts, read_table, write_table
+from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
+from espnet_star.errors import StarError, first_line
+from espnet_star.outputs import SAMPLE_RATE
+from espnet_star.tasks.star import StarTask, describe_sizes
+from espnet_star.training.plan import (
     Plan,
     add_batches,
     add_cost,
@@ -21,17 +29,9 @@ from espnet_star.analysis.plan import (
     add_shards,
     disk_needs,
 )
-from espnet_star.analysis.training_cost import probe
-from espnet_star.data.audio import AudioOptions
-from espnet_star.data.errors import DataError
-from espnet_star.data.headers import Survey, survey
-from espnet_star.data.kaldi import read_counts, read_table, write_table
-from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
-from espnet_star.errors import StarError, first_line
-from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.tasks.shard_options import remarks, shard_iter_factory, shards_of
-from espnet_star.tasks.star import StarTask, describe_sizes
-from espnet_star.updates import UpdatePlan, schedule_of
+from espnet_star.training.shard_options import remarks, shard_iter_factory, shards_of
+from espnet_star.training.training_cost import probe
+from espnet_star.training.updates import UpdatePlan, schedule_of
 
 
 @dataclass(frozen=True)

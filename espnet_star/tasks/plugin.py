@@ -10,15 +10,15 @@ from typing import Any
 from espnet2.asr.encoder.linear_encoder import LinearEncoder
 
 from espnet_star import __version__
+from espnet_star.downstream.frontend import StarFrontend
+from espnet_star.downstream.heads import AMSoftmax, BLSTMEncoder
 from espnet_star.errors import StarError
-from espnet_star.frontend import StarFrontend
-from espnet_star.heads import AMSoftmax, BLSTMEncoder
 from espnet_star.registry import register
 from espnet_star.students import StarEncoder, Student
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.table import TASKS, installed_tasks
-from espnet_star.trainer import StarTrainer
+from espnet_star.training.trainer import StarTrainer
 
 # Stands in config.yaml, which every pack of ESPnet's has: an ESPnet without us says no more
 # than that there is no frontend of this name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from espnet_star.failures import note_folder, one_line
+from espnet_star.terminal.failures import note_folder, one_line
 
 
 class Reported:

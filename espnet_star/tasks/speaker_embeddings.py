@@ -19,11 +19,11 @@ from espnet2.tasks.spk import SpeakerTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
 from espnet_star.data.errors import some
+from espnet_star.encoders.too_short import TooShort
 from espnet_star.errors import StarError
-from espnet_star.formats.model_file import read_model
+from espnet_star.files.model_file import read_model
 from espnet_star.tasks.plugin import register_in
 from espnet_star.tasks.preflight import check_decoding
-from espnet_star.too_short import TooShort
 
 register_in("spk")
 

@@ -9,12 +9,12 @@ from typing import Any
 from espnet2.tasks.spk import SpeakerTask as BaseSpeakerTask
 from espnet2.train.spk_trainer import SpkTrainer
 
+from espnet_star.downstream.excerpts import SpeakerPreprocessor
 from espnet_star.errors import StarError
-from espnet_star.tasks.excerpts import SpeakerPreprocessor
 from espnet_star.tasks.plugin import StandAlone, register_in
 from espnet_star.tasks.preflight.lists import DataList
 from espnet_star.tasks.preflight.symbols import check_labels, read_speakers
-from espnet_star.trainer import StarTrainer
+from espnet_star.training.trainer import StarTrainer
 
 register_in("spk")
 

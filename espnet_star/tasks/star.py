@@ -19,16 +19,16 @@ from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 from espnet_star.data.kaldi import read_counts
 from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
 from espnet_star.distillation import StarDistillation
-from espnet_star.distillation_trainer import DistillationTrainer
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import DEFAULT, WeightedLoss
 from espnet_star.students import STUDENTS, Student
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.reported import Reported
-from espnet_star.tasks.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.tasks.student_choices import StudentChoices
 from espnet_star.teachers import build_teacher
+from espnet_star.training.distillation_trainer import DistillationTrainer
+from espnet_star.training.shard_options import add_shard_arguments, shard_iter_factory, shards_of
 from espnet_star.views import VIEWS
 
 encoder_choices = StudentChoices()

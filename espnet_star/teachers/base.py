@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from espnet_star.bfloat16 import Fault, Narrowed, find_fault, finite, plain_tensors
 from espnet_star.encoders.base import ALL_STATES, Encoder, Want, weights_fingerprint
+from espnet_star.encoders.bfloat16 import Fault, Narrowed, find_fault, finite, plain_tensors
 from espnet_star.outputs import LayerOutputs
 
 

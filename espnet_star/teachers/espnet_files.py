@@ -14,11 +14,11 @@ import torch
 
 from espnet_star.data.errors import some
 from espnet_star.errors import StarError, first_line
-from espnet_star.formats.archive import Member, open_members
-from espnet_star.formats.model_file import read_model
-from espnet_star.formats.unpack import META, unpack
+from espnet_star.files.model_file import read_model
+from espnet_star.files.yaml_files import parse_yaml, read_yaml
+from espnet_star.formats.packs.archive import Member, open_members
+from espnet_star.formats.packs.unpack import META, unpack
 from espnet_star.teachers.zoo import local_copy
-from espnet_star.yaml_files import parse_yaml, read_yaml
 
 CONFIG = "config.yaml"
 CONFIG_SUFFIXES = (".yaml", ".yml")

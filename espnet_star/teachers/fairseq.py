@@ -10,8 +10,8 @@ import transformers
 
 from espnet_star.data.errors import some
 from espnet_star.errors import StarError
-from espnet_star.formats.fairseq_file import read_fairseq
-from espnet_star.formats.fairseq_layout import FIXED, architecture, fairseq_name
+from espnet_star.formats.fairseq.file import read_fairseq
+from espnet_star.formats.fairseq.layout import FIXED, architecture, fairseq_name
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.teachers import loading
 from espnet_star.teachers.padding import LAYER_NORM_EPS

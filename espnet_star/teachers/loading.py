@@ -11,11 +11,11 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from espnet_star.encoders.attention import own_attention
 from espnet_star.encoders.base import hop_and_field
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.formats.attention import own_attention
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
-from espnet_star.quiet import without_weight_bars
+from espnet_star.terminal.quiet import without_weight_bars
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHT_FILES = (

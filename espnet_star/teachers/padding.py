@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
-from espnet_star.masked_norm import masked_group_norm
+from espnet_star.encoders.masked_norm import masked_group_norm
 from espnet_star.outputs import frame_count, valid_mask
 
 # Wav2Vec2FeatureExtractor's, added to the variance.

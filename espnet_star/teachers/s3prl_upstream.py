@@ -10,7 +10,7 @@ import torch
 
 from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError, first_line, unknown_name
-from espnet_star.formats.unpack import check_harmless
+from espnet_star.formats.packs.unpack import check_harmless
 from espnet_star.outputs import HOP, LayerOutputs
 from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.padding import stack

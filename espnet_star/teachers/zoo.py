@@ -8,8 +8,8 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 
 from espnet_star.errors import StarError, first_line
-from espnet_star.formats.hub import download
-from espnet_star.formats.unpack import META
+from espnet_star.formats.packs.hub import download
+from espnet_star.formats.packs.unpack import META
 
 
 def local_copy(name: str) -> Path:

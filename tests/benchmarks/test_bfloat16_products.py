@@ -7,7 +7,7 @@ import bfloat16_products
 import pytest
 import torch
 
-from espnet_star.bfloat16 import BOUND
+from espnet_star.encoders.bfloat16 import BOUND
 
 
 def test_the_table_says_what_was_tried(monkeypatch, tmp_path, capsys):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from espnet_star.analysis.runner import Command, Job
 from espnet_star.bin.fork import as_tool, modules, starter
+from espnet_star.jobs.runner import Command, Job
 
 TOOL = [sys.executable, "-m", "espnet_star"]
 

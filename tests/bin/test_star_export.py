@@ -11,11 +11,10 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoFeatureExtractor, AutoModel, HubertModel
 
-from espnet_star.analysis import profile, student_cost
-from espnet_star.analysis.subjects import find_subject
 from espnet_star.bin.star_export.transformers import main
-from espnet_star.formats import hugging_face
-from espnet_star.students import StarEncoder
+from espnet_star.evaluate.cost import profile, student_cost
+from espnet_star.evaluate.cost.subjects import find_subject
+from espnet_star.students import StarEncoder, hugging_face
 
 TINY = {
     "conv_dim": [16] * 9,

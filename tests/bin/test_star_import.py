@@ -8,9 +8,8 @@ import yaml
 from transformers import HubertModel
 
 from espnet_star.bin.star_import.authors import main
-from espnet_star.formats import hugging_face
-from espnet_star.formats.fairseq_layout import fairseq_name
-from espnet_star.students import StarEncoder
+from espnet_star.formats.fairseq.layout import fairseq_name
+from espnet_star.students import StarEncoder, hugging_face
 
 BLOCK = {
     "encoder_layers": 2,

@@ -6,7 +6,7 @@ import yaml
 from espnet_tools import asr_train
 
 from espnet_star.bin import star_lm_decode, star_score
-from espnet_star.ctc_decoding import collapse
+from espnet_star.downstream.ctc_decoding import collapse
 from espnet_star.tasks.espnet import student_task
 
 WIDE = ["--beam_size", "200", "--beam_threshold", "1000"]

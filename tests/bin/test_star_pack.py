@@ -12,7 +12,7 @@ import yaml
 from espnet_model_zoo.downloader import ModelDownloader
 from huggingface_hub import ModelCard
 
-import espnet_star.formats.hub as hub
+import espnet_star.formats.packs.hub as hub
 from espnet_star.bin import star_export, star_import
 from espnet_star.students import StarEncoder
 

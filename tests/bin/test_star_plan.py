@@ -116,7 +116,7 @@ def test_a_wrong_split_name(options, capsys, tmp_path):
 def test_no_space(options, capsys, monkeypatch):
     """Fails if a full disk is noticed after days only."""
     usage = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr("espnet_star.analysis.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("espnet_star.training.plan.shutil.disk_usage", lambda path: usage)
     with pytest.raises(SystemExit):
         star_plan.main(options())
     assert "are free; free some" in capsys.readouterr().err

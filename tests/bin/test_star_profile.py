@@ -90,7 +90,7 @@ def flat(options):
 
 def test_everything_at_once(call, student, files, tmp_path, monkeypatch):
     """Fails if a number that was asked for is missing from a file, or files disagree."""
-    monkeypatch.setattr("espnet_star.analysis.compare.load_average", lambda: 1.25)
+    monkeypatch.setattr("espnet_star.evaluate.cost.compare.load_average", lambda: 1.25)
     status, captured = call(
         "--upstream", "demo", f"student={student}", *flat(files), "--x", "rtf", "--speed", "true",
         "--memory", "true", "--seconds", "0.5", "--threads", "1", "--repeats", "2",
@@ -144,7 +144,7 @@ def test_what_is_there_is_replaced_only_when_told_to(call, student, files, tmp_p
 )
 def test_options_that_cannot_be(options, message, call, student, files, tmp_path, monkeypatch):
     """Each is told in one line before anything is measured or written."""
-    monkeypatch.setattr("espnet_star.analysis.compare.profile", None)
+    monkeypatch.setattr("espnet_star.evaluate.cost.compare.profile", None)
     status, captured = call("--upstream", f"student={student}", *flat(files), *options)
     assert (status, captured.out) == (2, "")
     assert message in captured.err and len(captured.err.splitlines()) == 1

@@ -11,8 +11,8 @@ import torch
 import yaml
 from html_pages import Reader
 
-from espnet_star.analysis.report import build
 from espnet_star.bin.star_report import main
+from espnet_star.evaluate.report import build
 
 
 @pytest.fixture

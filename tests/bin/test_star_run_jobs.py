@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from espnet_star.analysis.display import JobsDisplay, shorten
-from espnet_star.analysis.runner import Job, Run
 from espnet_star.bin.star_run import main
+from espnet_star.jobs.display import JobsDisplay, shorten
+from espnet_star.jobs.runner import Job, Run
 
 TRAINER = """
 import logging, time

@@ -16,8 +16,8 @@ import yaml
 from superb_corpora import all_of_them, iemocap, voxceleb1
 
 from espnet_star.bin.star_superb import main
-from espnet_star.superb.runner import Lanes
-from espnet_star.superb.tasks import TASKS
+from espnet_star.evaluate.superb.runner import Lanes
+from espnet_star.evaluate.superb.tasks import TASKS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FILES = [str(CONF / "superb.yaml"), str(CONF / "superb_rehearsal.yaml")]

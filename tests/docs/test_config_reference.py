@@ -12,8 +12,8 @@ pytest.importorskip("griffe", reason="pip install espnet_star[docs]")
 import generate
 import reference
 
+from espnet_star.downstream.heads import BLSTMEncoder
 from espnet_star.errors import StarError
-from espnet_star.heads import BLSTMEncoder
 from espnet_star.losses import LOSSES, TemporalGramLoss
 from espnet_star.students import PRESETS, StarEncoder, student_config
 from espnet_star.tasks.plugin import FRONTEND_TASKS, register_in

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from espnet_star.superb.corpora import CORPORA
-from espnet_star.superb.tasks import TASKS
+from espnet_star.evaluate.superb.corpora import CORPORA
+from espnet_star.evaluate.superb.tasks import TASKS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "superb.md"
 

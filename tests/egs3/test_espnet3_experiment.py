@@ -5,10 +5,10 @@ import torch
 from espnet3_runs import weights
 
 import espnet_star
-from espnet_star.analysis.report.experiment import read_experiment
-from espnet_star.formats.experiment import load_experiment
+from espnet_star.evaluate.report.experiment import read_experiment
 from espnet_star.formats.training_facts import training_facts
 from espnet_star.students import StarEncoder
+from espnet_star.students.experiment import load_experiment
 
 
 def test_the_exported_student_is_the_average(plain):

@@ -13,7 +13,7 @@ from espnet_star.espnet3 import launch
 from espnet_star.espnet3.optimizer import adamw
 from espnet_star.espnet3.plan import announce
 from espnet_star.espnet3.record import espnet2_options
-from espnet_star.run_lock import exclusive
+from espnet_star.files.run_lock import exclusive
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs3" / "amazon_queen" / "star"

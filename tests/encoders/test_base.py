@@ -5,9 +5,9 @@ import torch
 
 from espnet_star.encoders import Encoder, Frozen, Shape, Want
 from espnet_star.encoders.base import hop_and_field
+from espnet_star.encoders.too_short import TooShort
 from espnet_star.errors import StarError
 from espnet_star.outputs import LayerOutputs
-from espnet_star.too_short import TooShort
 
 
 class Slow(Encoder):

@@ -7,7 +7,7 @@ import torch
 
 from espnet_star import kernels
 from espnet_star.encoders import Want
-from espnet_star.formats.plain_graph import PlainStudent
+from espnet_star.formats.onnx.plain_graph import PlainStudent
 from espnet_star.kernels.predicate import FORMS, NOWHERE
 from espnet_star.losses import TemporalGramLoss
 from espnet_star.outputs import LayerOutputs

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from espnet_star.analysis.table import lookup, read_merged
 from espnet_star.errors import StarError
+from espnet_star.evaluate.table import lookup, read_merged
 
 PAGE_BYTES = 10_000  # an empty page of the report has fewer
 
@@ -56,7 +56,7 @@ def report_faults(results: Path) -> Iterator[str]:
 
 def pack_faults(expdir: Path, expected: Sequence[str]) -> Iterator[str]:
     """Packs that are missing or that ``star_import pack`` would refuse."""
-    from espnet_star.formats.unpack import unpack
+    from espnet_star.formats.packs.unpack import unpack
 
     found = sorted(expdir.rglob("packs/*.zip"))
     for name in set(expected) - {path.stem for path in found}:

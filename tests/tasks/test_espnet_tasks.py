@@ -17,8 +17,8 @@ from espnet2.train.lid_trainer import LIDTrainer
 from star_runs import pairs, training
 
 from espnet_star.bin import espnet_tool
+from espnet_star.downstream.frontend import StarFrontend
 from espnet_star.errors import StarError
-from espnet_star.frontend import StarFrontend
 from espnet_star.tasks.espnet import student_task
 from espnet_star.tasks.plugin import FRONTEND_TASKS
 

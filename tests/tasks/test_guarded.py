@@ -7,7 +7,7 @@ import pytest
 from star_runs import distil, join, log_of, ranks, spoilt, start
 
 from espnet_star.errors import StarError
-from espnet_star.run_lock import exclusive
+from espnet_star.files.run_lock import exclusive
 
 
 def test_two_runs_in_one_folder(command, tmp_path):

@@ -9,7 +9,7 @@ from star_runs import assert_same_weights, distil, distillation, join, start
 
 import espnet_star
 from espnet_star.bin import star_export, star_report, star_train
-from espnet_star.frontend import StarFrontend
+from espnet_star.downstream.frontend import StarFrontend
 
 CHOICES = ["--encoder", "outside:HalfRate", "--teacher_conf", "kind=outside:Masked"]
 CHOICES += ["--view", "outside:Twice", "--view_conf", "prob=0.5"]
@@ -62,7 +62,7 @@ def test_it_is_used_like_any_other(whole, batch, capsys, tmp_path):
 
 
 def test_it_is_drawn(whole, data_directory, tmp_path, monkeypatch):
-    lengths = "espnet_star.analysis.report.tables.LIBRISPEECH_LENGTHS"
+    lengths = "espnet_star.evaluate.report.tables.LIBRISPEECH_LENGTHS"
     monkeypatch.setattr(lengths, (16000,))
     options = ["--output_dir", str(tmp_path / "page"), "--data_dir", str(data_directory)]
     star_report.main(

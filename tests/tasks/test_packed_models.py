@@ -23,7 +23,7 @@ from espnet_model_zoo.downloader import ModelDownloader
 from espnet_tools import asr_inference, asr_train, cls_inference, cls_train
 from star_runs import pairs
 
-import espnet_star.formats.hub
+import espnet_star.formats.packs.hub
 from espnet_star.bin import star_data, star_export, star_import
 from espnet_star.students import StarEncoder
 
@@ -187,7 +187,7 @@ def test_uploaded_and_had_back_from_the_hub(trained, data_directory, tmp_path, m
     """Fails if what is sent does not run for who downloads it by name."""
     packs, before = trained
     hub = Hub(tmp_path / "hub")
-    monkeypatch.setattr(espnet_star.formats.hub, "HfApi", lambda token: hub)
+    monkeypatch.setattr(espnet_star.formats.packs.hub, "HfApi", lambda token: hub)
     monkeypatch.setattr(espnet_model_zoo.downloader, "snapshot_download", hub.snapshot_download)
     options = ["--pack", str(packs / "asr.zip"), "--hf_repo", "user/model", "--private", "true"]
     star_export.main(["upload", *options])
@@ -202,7 +202,7 @@ def test_unpacked_from_the_hub_by_name(trained, data_directory, tmp_path, monkey
     packs, before = trained
     hub = Hub(tmp_path / "hub")
     shutil.unpack_archive(packs / "cls.zip", hub.folder / "user" / "model")
-    monkeypatch.setattr(espnet_star.formats.hub, "snapshot_download", hub.snapshot_download)
+    monkeypatch.setattr(espnet_star.formats.packs.hub, "snapshot_download", hub.snapshot_download)
     star_import.main(["pack", "--pack", "user/model", "--output_dir", str(tmp_path / "model")])
     files = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert decode_cls(data_directory, files, tmp_path / "out") == before["cls"]

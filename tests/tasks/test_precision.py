@@ -24,7 +24,7 @@ def test_a_faulty_processor_trains_in_float32_and_goes_on_so(command, tmp_path, 
 
 def test_a_right_processor_trains_in_bfloat16_and_goes_on_so(command, tmp_path, monkeypatch):
     """Fails if the check drew random numbers, or a resumed run were another."""
-    monkeypatch.setattr("espnet_star.bfloat16.BOUND", 1e9)  # whatever this processor does
+    monkeypatch.setattr("espnet_star.encoders.bfloat16.BOUND", 1e9)  # whatever this processor does
     exp, whole, plain = (tmp_path / name for name in ("exp", "whole", "plain"))
     distil(command(exp, *LOW, "--max_epoch", 1))
     distil(command(exp, *LOW))

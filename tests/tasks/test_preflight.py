@@ -13,8 +13,8 @@ from espnet_tools import asr_train, cls_train, spk_train
 from star_runs import pairs, sound_data, training
 
 from espnet_star.bin import star_train
+from espnet_star.files.yaml_files import as_numbers
 from espnet_star.tasks.preflight.values import check_choices, check_optimizers, settle_values
-from espnet_star.yaml_files import as_numbers
 
 RNN = ["--encoder", "rnn", *pairs("--encoder_conf", ["hidden_size=8", "num_layers=1"])]
 

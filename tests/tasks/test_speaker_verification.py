@@ -15,10 +15,10 @@ from star_runs import OFF, pairs
 
 from espnet_star.bin import spk_inference, star_data, star_export, star_import, star_score
 from espnet_star.data.kaldi import invert, read_table, write_table
+from espnet_star.downstream.excerpts import Excerpts, SpeakerPreprocessor, random_excerpt
 from espnet_star.errors import StarError
 from espnet_star.students import StarEncoder
 from espnet_star.tasks.cls import CLSTask
-from espnet_star.tasks.excerpts import Excerpts, SpeakerPreprocessor, random_excerpt
 from espnet_star.tasks.spk import SpeakerTask
 
 pytest.importorskip("sklearn")

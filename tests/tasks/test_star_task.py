@@ -6,8 +6,8 @@ from star_runs import distil, weights
 from espnet_star.bin import star_train
 from espnet_star.distillation import StarDistillation
 from espnet_star.errors import StarError
-from espnet_star.formats.experiment import load_experiment
 from espnet_star.students import StarEncoder
+from espnet_star.students.experiment import load_experiment
 from espnet_star.tasks.star import StarTask
 from espnet_star.teachers import build_teacher
 

@@ -7,9 +7,9 @@ from espnet_experiments import HUBERT, SSL, write_experiment
 from fairseq_checkpoints import write_checkpoint
 from star_runs import distil, distillation, pairs, weights
 
-from espnet_star.analysis.subjects import find_subject
+from espnet_star.downstream.frontend import StarFrontend
 from espnet_star.errors import StarError
-from espnet_star.frontend import StarFrontend
+from espnet_star.evaluate.cost.subjects import find_subject
 
 KINDS = ["espnet_ssl", "espnet_hubert", "fairseq", "s3prl"]
 every_kind = pytest.mark.parametrize("kind", KINDS)

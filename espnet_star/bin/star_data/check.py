@@ -10,7 +10,7 @@ from espnet_star.data.alignment import check_head
 from espnet_star.data.checks import Report, check_datadir, histogram_lines
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.shard_index import has_shards
-from espnet_star.units import pluralize, speech
+from espnet_star.terminal.units import pluralize, speech
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from espnet_star.data.corpus import SPEAKERS, Corpus, read_folder, read_kaldi
 from espnet_star.data.corpus_manifest import read_manifest
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.import_corpus import Imported, ImportOptions, import_corpus
-from espnet_star.units import pluralize, speech
+from espnet_star.terminal.units import pluralize, speech
 
 FORMATS: dict[str, Callable[..., Corpus]] = {
     "folder": read_folder,

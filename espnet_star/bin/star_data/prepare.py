@@ -12,7 +12,7 @@ from espnet_star.data.audio import CLIPPED, AudioOptions
 from espnet_star.data.checks import check_complete
 from espnet_star.data.errors import DataError, some
 from espnet_star.data.prepare import DETAILS, PrepareOptions, Summary, left_out, prepare
-from espnet_star.units import pluralize, speech
+from espnet_star.terminal.units import pluralize, speech
 
 # Of what was done to the audio, what a user may want to look into.
 TOLD = ("clipped", "mixed down")

@@ -10,7 +10,7 @@ from espnet_star.bin.command import positive, run_tool
 from espnet_star.data.errors import DataError
 from espnet_star.data.shard_foreign import index_shar
 from espnet_star.data.shard_writer import ShardOptions, write_shards
-from espnet_star.units import speech
+from espnet_star.terminal.units import speech
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
-from espnet_star.formats.experiment import is_experiment, load_experiment
-from espnet_star.formats.hugging_face import need_hubert
-from espnet_star.formats.onnx_export import FILES, LAYERS, export_onnx
+from espnet_star.files.writable import check_writable
+from espnet_star.formats.onnx.export import FILES, LAYERS, export_onnx
 from espnet_star.students import StarEncoder
-from espnet_star.writable import check_writable
+from espnet_star.students.experiment import is_experiment, load_experiment
+from espnet_star.students.hugging_face import need_hubert
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_star.analysis.table import markdown, read_merged
 from espnet_star.bin.command import run_tool, str2bool
+from espnet_star.evaluate.table import markdown, read_merged
 from espnet_star.formats.model_card import Card
-from espnet_star.formats.pack import KINDS, LATEST, find_model, pack_model
-from espnet_star.units import size
+from espnet_star.formats.packs.pack import KINDS, LATEST, find_model, pack_model
+from espnet_star.terminal.units import size
 
 
 def get_parser() -> argparse.ArgumentParser:

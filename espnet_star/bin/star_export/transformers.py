@@ -61,8 +61,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Export what was asked for, and say what it has become."""
-    from espnet_star.analysis.student_cost import student_cost
-    from espnet_star.analysis.table import markdown, read_merged
+    from espnet_star.evaluate.cost.student_cost import student_cost
+    from espnet_star.evaluate.table import markdown, read_merged
 
     if (args.expdir is None) == (args.upstream is None):
         raise StarError("give one of --expdir and --upstream")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.formats.hub import upload
+from espnet_star.formats.packs.hub import upload
 
 
 def get_parser() -> argparse.ArgumentParser:

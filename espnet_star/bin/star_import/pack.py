@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_star.bin.command import run_tool, str2bool
-from espnet_star.formats.hub import download
-from espnet_star.formats.unpack import check_target, unpack
+from espnet_star.formats.packs.hub import download
+from espnet_star.formats.packs.unpack import check_target, unpack
 
 
 def get_parser() -> argparse.ArgumentParser:

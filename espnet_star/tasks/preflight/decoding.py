@@ -10,16 +10,16 @@ from typing import Any
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_table
 from espnet_star.errors import StarError
-from espnet_star.mismatch import other_model
-from espnet_star.quiet import logging_left_alone
-from espnet_star.tasks.layered_config import LayeredParser
+from espnet_star.files.writable import check_writable
+from espnet_star.files.yaml_files import read_yaml
 from espnet_star.tasks.preflight.explain import explain
 from espnet_star.tasks.preflight.lists import ARK, check_order, read_lists
 from espnet_star.tasks.preflight.reading import FULL_SCALE
 from espnet_star.tasks.preflight.recordings import check_recordings
 from espnet_star.tasks.preflight.training import check_gpus, expected_rate
-from espnet_star.writable import check_writable
-from espnet_star.yaml_files import read_yaml
+from espnet_star.terminal.quiet import logging_left_alone
+from espnet_star.training.layered_config import LayeredParser
+from espnet_star.training.mismatch import other_model
 
 DATA = "data_path_and_name_and_type"
 

@@ -13,8 +13,8 @@ from typing import Any
 import soundfile
 
 from espnet_star.errors import StarError, file_error
-from espnet_star.mismatch import other_model
 from espnet_star.tasks.preflight.recordings import reason
+from espnet_star.training.mismatch import other_model
 
 WORKER = "DataLoader worker"
 UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")

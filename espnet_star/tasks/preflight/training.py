@@ -14,13 +14,13 @@ from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import read_table
 from espnet_star.data.lengths import samples_of
 from espnet_star.errors import StarError
+from espnet_star.files.writable import check_writable
 from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.tasks.preflight.lists import DataList, check_keys, check_order, read_lists
 from espnet_star.tasks.preflight.recordings import Expected, check_recordings
 from espnet_star.tasks.preflight.symbols import check_tokens
 from espnet_star.tasks.preflight.values import check_choices, check_optimizers, settle_values
-from espnet_star.trainer import check_resumable
-from espnet_star.writable import check_writable
+from espnet_star.training.trainer import check_resumable
 
 MODES = ("train", "valid")
 LENGTHS = ("speech", "num_samples")

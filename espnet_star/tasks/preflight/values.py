@@ -10,7 +10,7 @@ from typing import Any
 from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.yaml_files import as_numbers
+from espnet_star.files.yaml_files import as_numbers
 
 # Options that must be at least so much, where they are given.
 SMALLEST = {

@@ -15,7 +15,7 @@ from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import write_table
 from espnet_star.errors import first_line
-from espnet_star.formats.staging import staged
+from espnet_star.files.staging import staged
 
 MARKER = ".librispeech.json"
 # An utterance is a file of its own: these two say so once more, and rounded.

@@ -1,1 +1,0 @@
-"""Scores, result tables and the progress of a training run."""

@@ -1,0 +1,1 @@
+"""The student at work in recognition and speaker tasks."""

@@ -1,0 +1,1 @@
+"""What a student is worth: scores, cost, SUPERB, the report."""

@@ -1,0 +1,1 @@
+"""Checkpoints of fairseq's layout, read without running anything in them."""

@@ -1,0 +1,1 @@
+"""ESPnet's packs: written, checked before they are unpacked, fetched from a hub."""

@@ -1,0 +1,1 @@
+"""Commands side by side, and how far they are."""

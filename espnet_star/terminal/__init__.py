@@ -1,0 +1,1 @@
+"""What a command says on the terminal, and how it ends."""

@@ -1,0 +1,1 @@
+"""Around the steps: trainer, updates, losses that are not finite, ranks that die, shards."""
