@@ -1,7 +1,7 @@
 # Everything a fresh machine needs: git, make, Python 3.11 to 3.13 and the package index.
 PYTHON ?= python3
 VENV ?= .venv
-# LONG=1 makes `make demo` distil a better student, in twice the time.
+# LONG=1 makes `make demo` distill a better student, in twice the time.
 LONG ?=
 DEMO_OPTS ?=
 # What `make rehearse` rehearses; -j 2 does so side by side.
@@ -21,7 +21,7 @@ SHELL = bash
 .PHONY: help install install-all demo rehearse test lint docs clean
 
 help:
-	@echo "make demo          set up, distil Whisper base on real speech, ASR, SID, result table, report"
+	@echo "make demo          set up, distill Whisper base on real speech, ASR, SID, result table, report"
 	@echo "make demo LONG=1   the same with a better student, in twice the time"
 	@echo "make rehearse      every stage of the large recipes on miniature corpora; RECIPE=voxceleb: of one"
 	@echo "make test          set up and run the tests"

@@ -1,4 +1,4 @@
-"""Install espnet_star, the ESPnet plugin that distils speech encoders with STaR."""
+"""Install espnet_star, the ESPnet plugin that distills speech encoders with STaR."""
 
 from pathlib import Path
 

@@ -161,17 +161,17 @@ def updating(
         loss: Of the batch.
         amp: Type of autocast, None without.
     """
-    optimiser = adamw(module)
+    optimizer = adamw(module)
     scaler = torch.amp.GradScaler(run.device, enabled=amp == torch.float16)
 
     def update() -> torch.Tensor:
         with torch.autocast(run.device, dtype=amp) if amp else nullcontext():
             value = loss()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         scaler.scale(value).backward()
-        scaler.unscale_(optimiser)
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
-        scaler.step(optimiser)
+        scaler.step(optimizer)
         scaler.update()
         return value.detach()
 

@@ -42,7 +42,7 @@ COLUMNS = {
 
 
 def trainer() -> tuple[StarDistillation, torch.optim.Optimizer]:
-    """Model and optimiser of the paper, randomly initialised, in train mode."""
+    """Model and optimizer of the paper, randomly initialized, in train mode."""
     torch.manual_seed(0)
     model = StarDistillation(
         StarEncoder(preset="starhubert"),
@@ -54,15 +54,15 @@ def trainer() -> tuple[StarDistillation, torch.optim.Optimizer]:
 
 def step(
     model: StarDistillation,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     speech: torch.Tensor,
     lengths: torch.Tensor,
 ) -> None:
     """One update."""
     loss, _, _ = model(speech, lengths)
     loss.backward()
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def clips(seconds: float, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,7 +124,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = measure(plan(args), args.threads, args.repeats, not args.no_memory)
     notes = [
-        f"Medians of {args.repeats} repeats. Memory: what a step adds to models, optimiser and "
+        f"Medians of {args.repeats} repeats. Memory: what a step adds to models, optimizer and "
         "libraries at rest."
     ]
     for study in dict.fromkeys(row["study"] for row in rows):

@@ -1,6 +1,6 @@
 """What the paper's 960 h run would cost on GPUs: arithmetic on paper, not a measurement.
 
-python benchmarks/paper_estimate.py [--gpus 1 8 64] [--utilisation 0.35] [--objective tf32]
+python benchmarks/paper_estimate.py [--gpus 1 8 64] [--utilization 0.35] [--objective tf32]
 
 586,000 updates of 48 utterances of 12.3 s (100 epochs of LibriSpeech 960 h): HuBERT Base
 forward, starhubert forward and backward, the temporal Gram objective, gradient exchange and
@@ -82,7 +82,7 @@ class Assumptions:
     """What the estimate rests on beside the counted work and the cards.
 
     Attributes:
-        utilisation: Share of the peak rates that the products reach.
+        utilization: Share of the peak rates that the products reach.
         objective: ``"float32"`` or ``"tf32"``.
         launch_seconds: An update takes at least this long, however small its share of the
             batch: time for the CPU to start the kernels, which runs beside the GPU's work.
@@ -93,7 +93,7 @@ class Assumptions:
         file_rate: Bytes in files per second of speech.
     """
 
-    utilisation: float
+    utilization: float
     objective: str
     launch_seconds: float
     nvlink: float
@@ -126,7 +126,7 @@ def compute_seconds(work: Work, utterances: int, card: Card, assumed: Assumption
     networks = 2 * (work.teacher_macs + 3 * work.student_macs) / card.half
     rate = card.tf32 if assumed.objective == "tf32" else card.float32
     objective = 2 * work.objective_macs / rate
-    busy = utterances * (networks + objective) / assumed.utilisation
+    busy = utterances * (networks + objective) / assumed.utilization
     return max(busy, assumed.launch_seconds)
 
 
@@ -209,13 +209,13 @@ def notes(work: Work, assumed: Assumptions, rows: list[dict[str, Any]]) -> list[
     """What the table rests on, and what it leaves out."""
     said = [
         "An estimate, not a measurement: no such run was made. Left out: memory-bound operations "
-        "beyond what the utilisation covers, the optimiser, validation, checkpoints, uneven "
+        "beyond what the utilization covers, the optimizer, validation, checkpoints, uneven "
         "lengths; exchange is not hidden behind the backward pass.",
         f"Counted for one utterance of {SECONDS} s, in G multiply-accumulates: teacher forward "
         f"{work.teacher_macs / 1e9:.1f}, student forward {work.student_macs / 1e9:.1f} (backward "
         f"twice that), objective with gradient {work.objective_macs / 1e9:.1f}; "
         f"{work.parameters / 1e6:.2f} M float32 gradients.",
-        f"Assumed: {assumed.utilisation:.0%} of the peak rates, networks in bfloat16, objective "
+        f"Assumed: {assumed.utilization:.0%} of the peak rates, networks in bfloat16, objective "
         f"in {assumed.objective}, at least {1e3 * assumed.launch_seconds:g} ms an update for "
         f"kernel launches, {assumed.nvlink / 1e9:g} GB/s within a node of {GPUS_PER_NODE}, "
         f"{assumed.network / 1e9:g} GB/s between nodes, {assumed.workers} loading processes a "
@@ -254,7 +254,7 @@ def options() -> argparse.ArgumentParser:
     parser = arguments(__doc__, repeats=5)
     parser.add_argument("--gpus", type=positive, nargs="+", default=[1, 8, 64])
     parser.add_argument("--cards", nargs="+", choices=CARDS, default=list(CARDS))
-    parser.add_argument("--utilisation", type=float, default=0.35)
+    parser.add_argument("--utilization", type=float, default=0.35)
     parser.add_argument("--objective", choices=("float32", "tf32"), default="float32")
     parser.add_argument("--launch_ms", type=float, default=10.0)
     # One 200 Gb/s InfiniBand adapter a node; clusters with one a GPU have eight times that.
@@ -274,7 +274,7 @@ def main() -> None:
     args = options().parse_args()
     rates = [args.decode_rate] if args.decode_rate else decode_rates(args.repeats)
     assumed = Assumptions(
-        args.utilisation,
+        args.utilization,
         args.objective,
         args.launch_ms / 1e3,
         args.nvlink_gb * 1e9,

@@ -1,4 +1,4 @@
-"""What several benchmarks build: a teacher of HuBERT Base's shape and the paper's optimiser."""
+"""What several benchmarks build: a teacher of HuBERT Base's shape and the paper's optimizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random_teacher(values: Mapping[str, Any] | None = None, **conf: Any) -> Teac
     Args:
         values: Changes to the shape, in Transformers' names.
         **conf: Options of the adapter, for instance ``dtype="bfloat16"``. Waveforms are not
-            normalised, as for HuBERT Base.
+            normalized, as for HuBERT Base.
     """
     disable_progress_bar()
     config = transformers.HubertConfig(**(SHAPES["hubert_base"][1] | dict(values or {})))
@@ -31,7 +31,7 @@ def random_teacher(values: Mapping[str, Any] | None = None, **conf: Any) -> Teac
 
 
 def adamw(model: torch.nn.Module) -> torch.optim.AdamW:
-    """The paper's optimiser."""
+    """The paper's optimizer."""
     return torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01
     )

@@ -2,7 +2,7 @@
 
 python benchmarks/student_speed.py [--students starhubert starhubert_xs] [--threads 2]
 
-One utterance at a time, as a recogniser hears it: float32, eval mode, no gradients, random
+One utterance at a time, as a recognizer hears it: float32, eval mode, no gradients, random
 weights. Ours runs in espnet_star, after `StarEncoder.prepare` and as it is; the others in plain
 transformers with their default attention. All sides take turns in one process; peak memory is
 that of a fresh process for each number.

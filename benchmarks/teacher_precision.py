@@ -4,7 +4,7 @@ python benchmarks/teacher_precision.py [--teacher DIRECTORY --wav_scp FILE] [--c
 
 By default HuBERT Base's shape with random weights on noise; give a real teacher and real
 speech (16 kHz) to know what its targets lose. Errors are relative to the norm of the float32
-states, and of the float32 Gram matrices of layer-normalised states; both sides take turns.
+states, and of the float32 Gram matrices of layer-normalized states; both sides take turns.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def relative(rough: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def gram(state: torch.Tensor) -> torch.Tensor:
-    """Temporal Gram matrix of a layer-normalised state ``(1, N, D)``."""
+    """Temporal Gram matrix of a layer-normalized state ``(1, N, D)``."""
     state = F.layer_norm(state, state.shape[-1:])
     return state @ state.mT
 

@@ -113,7 +113,7 @@ def plain_pass(count: int, threads: int, largest: bool = False) -> Callable[[], 
     config = student_config("starhubert")
     config._attn_implementation = "eager"
     student = transformers.HubertModel(config).train()
-    optimiser = adamw(student)
+    optimizer = adamw(student)
 
     def states(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
         mask = valid_mask(batch[1], batch[0].shape[1]).long()
@@ -125,9 +125,9 @@ def plain_pass(count: int, threads: int, largest: bool = False) -> Callable[[], 
             with torch.no_grad():
                 targets = states(teacher, batch)
             loss = plain_objective(states(student, batch), targets, batch[1])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return loss.item()
 
     return run
@@ -144,14 +144,14 @@ def our_pass(
     losses = [{"name": "temporal_gram"}]
     student = StarEncoder(preset="starhubert")
     model = StarDistillation(student, teacher, losses, cpu_dtype=cpu_dtype).train()
-    optimiser = adamw(model)
+    optimizer = adamw(model)
 
     def run() -> float:
         for speech, lengths in batches:
             loss, _, _ = model(speech=speech, speech_lengths=lengths)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return loss.item()
 
     return run

@@ -140,7 +140,7 @@ def star_train_page() -> str:
     parser: Any = StarTask.get_parser()
     lines = heading("star_train", "=")
     lines += [
-        "Distils a teacher into a student. Give options on the command line or, by the same",
+        "Distills a teacher into a student. Give options on the command line or, by the same",
         "names, in the YAML file of ``--config``; a mapping such as ``encoder_conf`` takes",
         "``--encoder_conf key=value`` once for each key. :doc:`configuration` has the keys of",
         "``model_conf``, ``teacher_conf``, ``losses``, ``view_conf`` and ``encoder_conf``.",

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def tool_of(command: PythonCommand) -> str | None:
-    """Tool that a command line names, known or misspelt; None if it is for plain Python."""
+    """Tool that a command line names, known or misspelled; None if it is for plain Python."""
     if command.kind == MODULE and command.target.startswith(ESPNET_PREFIX):
         return command.target.removeprefix(ESPNET_PREFIX)
     if command.kind != FILE:

@@ -38,7 +38,7 @@ def _by_config(name: str) -> str | None:
 
 
 # The first that knows the name decides.
-RECOGNISERS: tuple[Callable[[str], str | None], ...] = (
+RECOGNIZERS: tuple[Callable[[str], str | None], ...] = (
     _by_suffix,
     _by_experiment,
     kind_by_files,
@@ -59,7 +59,7 @@ def kind_of(name: str) -> str:
     Raises:
         StarError: If there is nothing of that name, or nothing reads it.
     """
-    return next(kind for recognise in RECOGNISERS if (kind := recognise(name)) is not None)
+    return next(kind for recognize in RECOGNIZERS if (kind := recognize(name)) is not None)
 
 
 def load(name: str, kind: str = "auto", **conf: Any) -> Encoder:

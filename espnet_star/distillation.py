@@ -32,7 +32,7 @@ def cpu_has_bfloat16() -> bool:
 class StarDistillation(AbsESPnetModel):
     """Teacher, student and objectives: ``speech -> (loss, stats, weight)``.
 
-    The teacher moves with the model but is absent from checkpoints, optimisers and gradient
+    The teacher moves with the model but is absent from checkpoints, optimizers and gradient
     exchange.
 
     Args:
@@ -45,7 +45,7 @@ class StarDistillation(AbsESPnetModel):
         cache_dir: Keep the teacher's states there between epochs; for small corpora.
         cpu_dtype: The student's matrix products and convolutions on a CPU: ``float32``,
             ``bfloat16``, or ``auto`` for bfloat16 where the processor has instructions
-            for it. Weights, objectives and optimiser stay in float32. On GPUs ESPnet's
+            for it. Weights, objectives and optimizer stay in float32. On GPUs ESPnet's
             ``--use_amp`` decides.
 
     bfloat16 on a CPU, the teacher's as well, is held against float32 on the first batch; where
@@ -111,7 +111,7 @@ class StarDistillation(AbsESPnetModel):
         """
         speech = speech[:, : int(speech_lengths.max())]
         passes = self.view(speech, speech_lengths, **batch)
-        self._settle(passes)
+        self._calibrate(passes)
         total, stats = self.compute_objectives(self.compute_forward(passes))
         stats["loss"] = total.detach()
         return force_gatherable((total, stats, speech.shape[0]), total.device)
@@ -140,7 +140,7 @@ class StarDistillation(AbsESPnetModel):
             stats |= entry.logged(terms)
         return total, stats
 
-    def _settle(self, passes: Mapping[str, Pass]) -> None:
+    def _calibrate(self, passes: Mapping[str, Pass]) -> None:
         """What only the first batch can tell: whether bfloat16 is right on this CPU."""
         if self._tried:
             return
@@ -149,14 +149,14 @@ class StarDistillation(AbsESPnetModel):
                 continue
             encoder, want = self._encoder(name), self.wants[name]
             if encoder is self.target:
-                encoder.settle(given.speech, given.lengths, want, agree)
+                encoder.calibrate(given.speech, given.lengths, want, agree)
             elif (dtype := self._low_dtype(given.speech.device)) is not None:
                 with plain_tensors():
                     speech, lengths = given.speech.clone(), given.lengths.clone()
-                    self._settle_student(speech, lengths, dtype, want)
+                    self._calibrate_student(speech, lengths, dtype, want)
         self._tried = True
 
-    def _settle_student(
+    def _calibrate_student(
         self, speech: torch.Tensor, lengths: torch.Tensor, dtype: torch.dtype, want: Want
     ) -> None:
         def run(dtype: torch.dtype) -> LayerOutputs:

@@ -33,7 +33,7 @@ def first_line(error: BaseException) -> str:
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> StarError:
-    """Error for a misspelt name.
+    """Error for a misspelled name.
 
     Args:
         what: What the name should have been, e.g. ``"loss"`` or ``"student option"``.

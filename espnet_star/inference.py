@@ -14,7 +14,7 @@ import torch
 from espnet_star import catalog
 from espnet_star.data.waveforms import Audio, waveform
 from espnet_star.encoders import Encoder
-from espnet_star.encoders.bfloat16 import Narrowed, find_fault, plain_tensors
+from espnet_star.encoders.bfloat16 import CastWeights, find_fault, plain_tensors
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE, LayerOutputs
 
@@ -83,8 +83,8 @@ class Speech2Features:
         self.dtype = _dtype(dtype)
         self.encoder = encoder.to(device=self.device, dtype=torch.float32).eval()
         self.computed = torch.float32
-        # Others see to it themselves, in `Encoder.settle`.
-        self.settled = self.dtype == torch.float32 or not encoder.trainable
+        # Others see to it themselves, in `Encoder.calibrate`.
+        self.calibrated = self.dtype == torch.float32 or not encoder.trainable
         self._prepare()
 
     @property
@@ -134,14 +134,14 @@ class Speech2Features:
         frames = self.encoder.shape.frames(lengths)
         shape = (len(waves), int(frames.max()), self.output_size())
         states = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in layers]
-        normalise = layers[-1] == self.num_layers and self.encoder.shape.pre_norm
-        last = torch.zeros_like(states[-1]) if normalise else states[-1]
+        normalize = layers[-1] == self.num_layers and self.encoder.shape.pre_norm
+        last = torch.zeros_like(states[-1]) if normalize else states[-1]
         for batch in _batches(lengths.tolist(), limit):
             speech = torch.nn.utils.rnn.pad_sequence([waves[i] for i in batch], batch_first=True)
             speech = speech.to(device=self.device)
-            if not self.settled:
+            if not self.calibrated:
                 with plain_tensors():
-                    self._settle(speech.clone(), lengths[batch].to(self.device))
+                    self._calibrate(speech.clone(), lengths[batch].to(self.device))
             speech = speech.to(self.computed)
             outputs = self.encoder.encode(speech, lengths[batch].to(self.device))
             chosen = [outputs.hidden_states[index] for index in layers]
@@ -149,7 +149,7 @@ class Speech2Features:
                 n = int(frames[index])
                 for state, values in zip(states, chosen, strict=True):
                     state[index, :n] = values[row, :n]
-                if normalise:
+                if normalize:
                     last[index, :n] = self.encoder.output(chosen[-1][row, :n])
         final = last if layers[-1] == self.num_layers else None
         return Features(tuple(states), frames.to(self.device), final)
@@ -208,26 +208,26 @@ class Speech2Features:
             states = tuple(state[part, :frames] for state in features.hidden_states)
             yield Features(states, features.lengths[part], final)
 
-    def _settle(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
+    def _calibrate(self, speech: torch.Tensor, lengths: torch.Tensor) -> None:
         """Take up the type asked for; on a CPU only if the first batch shows that it is right."""
 
         def run(dtype: torch.dtype) -> LayerOutputs:
             return self.encoder.encode(speech.to(dtype), lengths)
 
         exact = run(torch.float32) if self.device.type == "cpu" else None
-        narrowed = Narrowed(self.encoder.modules(), self.dtype)
+        cast = CastWeights(self.encoder.modules(), self.dtype)
         self.computed = self.dtype
         if exact is not None:
             fault = find_fault(self.encoder, lambda: exact, lambda: run(self.dtype))
             if fault is not None:
-                narrowed.undo()
+                cast.undo()
                 self.computed = torch.float32
                 logging.warning(fault.message("Student", self.dtype))
-        self.settled = True
+        self.calibrated = True
         self._prepare()
 
     def _prepare(self) -> None:
-        if self.settled and self.computed == torch.float32 and self.device.type == "cpu":
+        if self.calibrated and self.computed == torch.float32 and self.device.type == "cpu":
             self.encoder.prepare()
 
 

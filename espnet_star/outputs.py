@@ -53,7 +53,7 @@ class LayerOutputs:
         attentions: ``L`` tensors ``(B, H, N, N)`` of attention probabilities, or
             None where no objective asked for them.
         masked: ``(B, N)``, true on frames that a mask vector has replaced; None for none.
-        labels: ``(B, N)``, what the frames are to be recognised as; None for none.
+        labels: ``(B, N)``, what the frames are to be recognized as; None for none.
         layers: Index that each of ``hidden_states`` stands for; None for all of 0 to L.
 
     Raises:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tasks.star_runs import distil, distillation, training
+from tasks.star_runs import distill, distillation, training
 
 # Both conftests that import these fixtures get the same folders.
 _MADE: dict[str, Path] = {}
@@ -28,7 +28,7 @@ def run(teacher_directory, data_directory, tiny_options, tmp_path_factory):
     root.setLevel(logging.INFO)
     try:
         extra = ["--use_tensorboard", "true"]
-        distil(distillation(teacher_directory, data_directory, exp, tiny_options, *extra))
+        distill(distillation(teacher_directory, data_directory, exp, tiny_options, *extra))
     finally:
         root.removeHandler(handler)
         root.setLevel(level)

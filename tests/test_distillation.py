@@ -67,7 +67,7 @@ def test_bfloat16_changes_the_loss_by_rounding_only(processor):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in rounded.parameters())
 
 
-def test_auto_is_one_of_the_two_and_a_misspelt_dtype_is_named():
+def test_auto_is_one_of_the_two_and_a_misspelled_dtype_is_named():
     assert model(cpu_dtype="auto").cpu_dtype in (torch.float32, torch.bfloat16)
     with pytest.raises(StarError, match=r"unknown cpu_dtype 'bfloat61'"):
         model(cpu_dtype="bfloat61")
@@ -114,7 +114,7 @@ class Heads(Objective):
 
 
 def test_heads_are_trained_and_left_out_of_averages(monkeypatch, tmp_path):
-    """Fails if an objective's weights were not in the optimiser, or went into what is used."""
+    """Fails if an objective's weights were not in the optimizer, or went into what is used."""
     monkeypatch.setitem(LOSSES, "heads", Heads)
     distillation = StarDistillation(StarEncoder(**TINY), SineTeacher(), [{"name": "heads"}])
     assert distillation.wants["teacher"].states == {1}

@@ -138,7 +138,7 @@ def test_layers(encode, waves):
 
 
 def test_last_of_a_pre_norm_student_is_that_of_transformers(tiny_options, waves, tmp_path):
-    """Fails if the residual stream is handed out where a normalised state is expected."""
+    """Fails if the residual stream is handed out where a normalized state is expected."""
     from transformers import HubertModel
 
     options = tiny_options | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}

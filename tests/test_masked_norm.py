@@ -69,7 +69,7 @@ def test_gradient_equals_that_of_slices(form):
         torch.testing.assert_close(a, b)
 
 
-def test_low_precision_input_is_normalised_in_the_type_of_the_weight(form):
+def test_low_precision_input_is_normalized_in_the_type_of_the_weight(form):
     x = torch.randn(2, 4, 30).bfloat16().requires_grad_()
     weight, bias = (p.requires_grad_() for p in affine(4))
     out = masked_group_norm(x, torch.tensor([30, 12]), weight, bias)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Score recognised text, speakers and pairs of voices; collect the results of several systems."""
+"""Score recognized text, speakers and pairs of voices; collect the results of several systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distil a speech self-supervised model into a light student."""
+"""Distill a speech self-supervised model into a light student."""
 
 from collections.abc import Sequence
 

@@ -16,7 +16,7 @@ FIELD, HOP = 400, 320  # of a student's frame, in samples at 16 kHz
 # What ESPnet's encoders make of the frames by their input_layer; conv2d is their default.
 SUBSAMPLING = {"conv2d": 4, "conv2d1": 1, "conv2d2": 2, "conv2d6": 6, "conv2d8": 8}
 SUBSAMPLED = ("transformer", "conformer", "branchformer", "e_branchformer")
-Tokenise = Callable[[str], Sequence[str]]
+Tokenize = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Alignment:
 
 
 def check_alignment(
-    text: Mapping[str, str], samples: Mapping[str, int], tokenise: Tokenise, joined: int
+    text: Mapping[str, str], samples: Mapping[str, int], tokenize: Tokenize, joined: int
 ) -> Alignment:
     """Hold symbols against frames.
 
     Args:
         text: Transcripts.
         samples: Length of each utterance at 16 kHz.
-        tokenise: Transcript to symbols.
+        tokenize: Transcript to symbols.
         joined: Frames of the student that are one of CTC's; the last one may be of fewer.
     """
     lost = {}
@@ -61,7 +61,7 @@ def check_alignment(
         if name not in samples:
             continue
         frames = -(-max(0, (samples[name] - FIELD) // HOP + 1) // joined)
-        tokens = tokenise(words)
+        tokens = tokenize(words)
         needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
         if frames < needed:
             lost[name] = (frames, needed)
@@ -89,7 +89,7 @@ def check_head(
         return [f"{config}: no CTC, or an encoder whose frame rate is not known ahead"]
     directory = Path(datadir)
     text, samples = read_table(directory / "text"), read_counts(directory / "utt2num_samples")
-    found = check_alignment(text, samples, tokeniser(bpemodel), joined)
+    found = check_alignment(text, samples, tokenizer(bpemodel), joined)
     lines = found.lines(directory)
     if found.total and len(found.lost) == found.total:
         raise DataError(
@@ -99,7 +99,7 @@ def check_head(
     return lines
 
 
-def tokeniser(bpemodel: str | Path | None) -> Tokenise:
+def tokenizer(bpemodel: str | Path | None) -> Tokenize:
     """Characters, or the pieces of a SentencePiece model.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A random channel: a smooth equaliser and a gain, drawn once for each utterance.
+"""A random channel: a smooth equalizer and a gain, drawn once for each utterance.
 
 In a corpus recorded in one session a speaker, the room and the microphone coincide, so
-a speaker classifier can win by recognising the room. With an unrelated channel on every
+a speaker classifier can win by recognizing the room. With an unrelated channel on every
 clip, of training and test alike, that cue is gone; what accuracy is left is the voice.
 """
 
@@ -22,7 +22,7 @@ GRID = 257
 
 @dataclass(frozen=True)
 class Channel:
-    """An equaliser on a frequency grid and a gain.
+    """An equalizer on a frequency grid and a gain.
 
     Attributes:
         frequencies: ``(257,)`` in Hz, from 0 to half the sampling rate.

@@ -33,7 +33,7 @@ def samples_of(seconds: float) -> int:
 
 
 @contextmanager
-def capped(shape_files: Sequence[str], longest: float | None) -> Iterator[list[str]]:
+def drop_longer(shape_files: Sequence[str], longest: float | None) -> Iterator[list[str]]:
     """Shape files without the utterances that are too long.
 
     ESPnet trains on the utterances of its shape files; a shorter file leaves the rest
@@ -78,7 +78,7 @@ def capped(shape_files: Sequence[str], longest: float | None) -> Iterator[list[s
         yield made
 
 
-def dealt_batches(
+def build_batches(
     args: Any, options: Any, shape_files: Sequence[str], ranks: int, place: str
 ) -> list[Sequence[str]]:
     """Batches of an ESPnet2 training, see `deal`.

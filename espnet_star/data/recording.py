@@ -58,7 +58,7 @@ def run_pipe(command: str) -> bytes:
     Raises:
         Dropped: If it fails, or takes too long.
     """
-    # Cached, since neighbouring utterances are mostly segments of one recording.
+    # Cached, since neighboring utterances are mostly segments of one recording.
     try:
         done = subprocess.run(
             command.rstrip("| \t"), shell=True, capture_output=True, timeout=PIPE_TIMEOUT

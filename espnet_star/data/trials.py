@@ -107,7 +107,7 @@ def write_pairs(trials: Sequence[Trial], datadir: str | Path, path: str | Path) 
         same = pairs.setdefault(f"{trial.first}{JOINT}{trial.second}", trial)
         if same.label != trial.label:
             raise DataError(
-                f"{path}: {trial.first} {trial.second} is labelled 0 and 1; keep one of them"
+                f"{path}: {trial.first} {trial.second} is labeled 0 and 1; keep one of them"
             )
     columns = zip(
         FILES,

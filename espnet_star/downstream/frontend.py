@@ -33,7 +33,7 @@ class StarFrontend(AbsFrontend):
             ``package.module:Class``.
         student_conf: Architecture of a student whose weights a checkpoint will bring;
             written into ``config.yaml`` in place of ``upstream``.
-        normalize: Layer-normalise each state, without parameters, before the sum.
+        normalize: Layer-normalize each state, without parameters, before the sum.
         freeze_updates: Updates before the student itself is trained; None never trains
             it, 0 trains it from the start. With a number above 0, give ESPnet
             ``--unused_parameters true`` in distributed training.

@@ -23,7 +23,7 @@ class BLSTMEncoder(AbsEncoder):
         input_size: Width of the features.
         hidden_size: Units of each direction; the output is twice as wide.
         num_layers: Layers.
-        stack: Neighbouring frames joined before the first layer: 2 halves the rate.
+        stack: Neighboring frames joined before the first layer: 2 halves the rate.
         dropout: Before each layer but the first, and on the output.
         project: Width of a linear layer before the first recurrent one, as SUPERB has it;
             0 is none.

@@ -27,7 +27,7 @@ class Shape:
         hop: Samples at 16 kHz from a frame to the next.
         field: Samples that a frame sees; the fewest of an utterance.
         pre_norm: Whether layers do not end in a LayerNorm, so that the states are an
-            unnormalised residual stream.
+            unnormalized residual stream.
     """
 
     layers: int
@@ -145,7 +145,7 @@ class Encoder(torch.nn.Module, ABC):
         self.check(want)
         sizes = self._check_batch(speech, lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            self.settle(speech, lengths, want)
+            self.calibrate(speech, lengths, want)
             return self.extract(speech, lengths, sizes, want).only(want.states)
 
     def check(self, want: Want) -> None:
@@ -190,7 +190,7 @@ class Encoder(torch.nn.Module, ABC):
             )
         return sizes
 
-    def settle(
+    def calibrate(
         self,
         speech: torch.Tensor,
         lengths: torch.Tensor,

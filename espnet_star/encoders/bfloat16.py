@@ -156,7 +156,7 @@ def compare(found: LayerOutputs, exact: LayerOutputs) -> Fault | None:
 
 
 def gram_error(rough: torch.Tensor, right: torch.Tensor) -> float:
-    """Relative error of ``F F'`` of layer-normalised states ``(N, D)``, without N by N."""
+    """Relative error of ``F F'`` of layer-normalized states ``(N, D)``, without N by N."""
     a, b = (F.layer_norm(state, state.shape[-1:]) for state in (rough, right))
     size = (b.T @ b).square().sum()
     gap = (a.T @ a).square().sum() - 2 * (a.T @ b).square().sum() + size
@@ -225,7 +225,7 @@ def plain_tensors() -> Iterator[None]:
         yield
 
 
-class Narrowed:
+class CastWeights:
     """Weights stored in another type, and the way back.
 
     Args:

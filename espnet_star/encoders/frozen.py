@@ -16,7 +16,7 @@ from espnet_star.outputs import LayerOutputs
 class Wrapper(Encoder):
     """Stands for another encoder, whose weights are none of its own.
 
-    Whoever holds it has no weight of the encoder in checkpoints, optimisers and gradient
+    Whoever holds it has no weight of the encoder in checkpoints, optimizers and gradient
     exchange.
     """
 
@@ -30,15 +30,15 @@ class Wrapper(Encoder):
         self.name, self.conf = encoder.name, getattr(encoder, "conf", {})
         self.masks, self.trainable = encoder.masks, False
 
-    def settle(
+    def calibrate(
         self,
         speech: torch.Tensor,
         lengths: torch.Tensor,
         want: Want = ALL_STATES,
         agreed: Callable[[Fault | None], Fault | None] = lambda fault: fault,
     ) -> None:
-        """See :meth:`Encoder.settle`."""
-        self.encoder.settle(speech, lengths, want, agreed)
+        """See :meth:`Encoder.calibrate`."""
+        self.encoder.calibrate(speech, lengths, want, agreed)
 
     def extract(
         self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
@@ -71,7 +71,7 @@ class Frozen(Wrapper):
         self.encoder._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
 
-    def settle(
+    def calibrate(
         self,
         speech: torch.Tensor,
         lengths: torch.Tensor,
@@ -82,4 +82,4 @@ class Frozen(Wrapper):
         if next(self.encoder.parameters(), speech).device != speech.device:
             # FSDP moves parameters one by one, past _apply.
             self.encoder.to(speech.device)
-        super().settle(speech, lengths, want, agreed)
+        super().calibrate(speech, lengths, want, agreed)

@@ -1,4 +1,4 @@
-"""Group normalisation over time that does not see a batch's padding.
+"""Group normalization over time that does not see a batch's padding.
 
 The first convolution of a HuBERT-shaped front is followed by a GroupNorm of one
 channel a group, whose statistics run over the whole padded time axis. A short
@@ -22,7 +22,7 @@ def masked_group_norm(
     bias: torch.Tensor,
     eps: float = 1e-5,
 ) -> torch.Tensor:
-    """Normalise every channel over its utterance's valid frames.
+    """Normalize every channel over its utterance's valid frames.
 
     Equal to ``F.group_norm(x, C, weight, bias, eps)`` without padding. Computed in the
     type of ``weight``, so that autocast leaves the statistics in float32.
@@ -68,7 +68,7 @@ def norm_valid(
     valid = valid_mask(lengths.to(x.device), x.shape[2])[:, None]
     count = lengths.to(x.device).clamp(min=1)[:, None, None]
     mean = torch.where(valid, x, 0.0).sum(dim=2, keepdim=True) / count
-    centred = torch.where(valid, x - mean, 0.0)
-    variance = centred.square().sum(dim=2, keepdim=True) / count
-    out = centred * (variance + eps).rsqrt() * weight[:, None] + bias[:, None]
+    centered = torch.where(valid, x - mean, 0.0)
+    variance = centered.square().sum(dim=2, keepdim=True) / count
+    out = centered * (variance + eps).rsqrt() * weight[:, None] + bias[:, None]
     return torch.where(valid, out, 0.0)

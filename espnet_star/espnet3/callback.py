@@ -37,7 +37,7 @@ class DistillationCallback(lightning.Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """When every rank has built its model and the ranks have met."""
-        settled = pl_module.model.settled
+        settled = pl_module.model.choices
         if trainer.world_size > 1:
             warn_of_ranks(pl_module.model.losses)
         # ESPnet3 asks for TensorFloat-32 products, whose ten bits are too few for Gram

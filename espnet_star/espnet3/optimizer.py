@@ -1,4 +1,4 @@
-"""AdamW that leaves biases and normalisation out of weight decay, as ESPnet2's option does."""
+"""AdamW that leaves biases and normalization out of weight decay, as ESPnet2's option does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def adamw(params: Iterable[torch.nn.Parameter], **options: Any) -> torch.optim.A
         **options: Those of :class:`torch.optim.AdamW`.
 
     Returns:
-        An optimiser with a group for each kind of mark.
+        An optimizer with a group for each kind of mark.
     """
     groups: dict[tuple[tuple[str, Any], ...], list[torch.nn.Parameter]] = {}
     for param in params:

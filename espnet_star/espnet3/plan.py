@@ -56,7 +56,7 @@ def plan_of(config: Mapping[str, Any]) -> UpdatePlan | None:
     )
 
 
-def announce(config: Mapping[str, Any]) -> None:
+def log_plan(config: Mapping[str, Any]) -> None:
     """Log the plan and what is odd about it, as ``star_train`` does.
 
     Raises:
@@ -68,4 +68,4 @@ def announce(config: Mapping[str, Any]) -> None:
         return
     model = config["model"]
     schedule = {name: config["scheduler"][name] for name in SCHEDULE if name in config["scheduler"]}
-    updates.announce(plan, model.get("expected_batch"), model.get("expected_updates"), [schedule])
+    updates.log_plan(plan, model.get("expected_batch"), model.get("expected_updates"), [schedule])

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from espnet_star.bin.star_export import transformers
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.espnet3.plan import announce
+from espnet_star.espnet3.plan import log_plan
 from espnet_star.files.run_lock import exclusive
 
 # Zero, or unset, for the first process of all.
@@ -22,7 +22,7 @@ CALLBACK = "espnet_star.espnet3.callback.DistillationCallback"
 
 
 class StarSystem(BaseSystem):
-    """Prepare data, distil, export: what ``run.py --stages`` chooses from.
+    """Prepare data, distill, export: what ``run.py --stages`` chooses from.
 
     Lengths come from ``utt2num_samples``, so that there is no ``collect_stats``, and an
     encoder alone has nothing to ``infer`` or ``measure``: recognition and speaker
@@ -52,7 +52,7 @@ class StarSystem(BaseSystem):
         config = self.training_config
         if not OmegaConf.select(config, "model.teacher"):
             raise StarError("the configuration has no model.teacher: a hub name or a directory")
-        announce(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
+        log_plan(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
         callbacks = list(OmegaConf.select(config, "trainer.callbacks") or [])
         callbacks.append(OmegaConf.create({"_target_": CALLBACK, "exp_dir": config.exp_dir}))
         OmegaConf.update(config, "trainer.callbacks", callbacks)

@@ -1,4 +1,4 @@
-"""Score recognised text (WER, CER) and predicted speakers (accuracy)."""
+"""Score recognized text (WER, CER) and predicted speakers (accuracy)."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def score_asr(ref: str | Path, hyp: str | Path) -> tuple[dict[str, Any], list[st
 
     Args:
         ref: ``text`` of the test set.
-        hyp: ``text`` of the recogniser.
+        hyp: ``text`` of the recognizer.
 
     Returns:
         Result (rates as fractions, counts, worst utterances) and warnings.

@@ -17,7 +17,7 @@ from espnet_star.formats.training_facts import TrainingFacts
 CARD = "README.md"
 # Tells a card of ours from a README that somebody else has put there.
 MARK = "<!-- Written by espnet_star's star_export. -->"
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _TAGS = ["speech", "audio", "hubert", "knowledge-distillation", "star", "espnet"]
 
 
@@ -27,16 +27,16 @@ class Card:
 
     Attributes:
         name: How a reader names it: hub name, directory or file.
-        licence: The hub's identifier, ``apache-2.0`` for instance.
+        license: The hub's identifier, ``apache-2.0`` for instance.
         description: A sentence or more.
         language: Code of its language, e.g. ``"en"``.
         results: Table in Markdown.
         inference_args: Decoding options that the results were made with.
-        terms: Name of the terms where there is no licence; None leaves them out.
+        terms: Name of the terms where there is no license; None leaves them out.
     """
 
     name: str
-    licence: str | None = None
+    license: str | None = None
     description: str | None = None
     language: str | None = None
     results: str | None = None
@@ -65,13 +65,13 @@ class StudentFacts:
     random_seed: int | None = None
 
 
-def check_licence(identifier: str) -> str:
-    """A licence's identifier as the hub writes them.
+def check_license(identifier: str) -> str:
+    """A license's identifier as the hub writes them.
 
     Raises:
         StarError: If it is a sentence or a file instead.
     """
-    if not _LICENCE.fullmatch(identifier):
+    if not _LICENSE.fullmatch(identifier):
         raise StarError(
             f"--license must be an identifier such as apache-2.0, cc-by-nc-4.0 or other, got "
             f"{identifier!r}"
@@ -101,7 +101,7 @@ def model_card(card: Card, student: StudentFacts) -> str:
         f"## Results\n\n{card.results.strip()}" if card.results else "",
         _loading(card.name),
         _padding(student.config),
-        _licence(card.licence, distilled),
+        _license(card.license, distilled),
         _citation() if distilled else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -110,8 +110,8 @@ def model_card(card: Card, student: StudentFacts) -> str:
 def _header(card: Card, student: StudentFacts) -> str:
     data = ModelCardData(
         language=card.language,
-        license=card.licence or ("other" if card.terms else None),
-        license_name=None if card.licence else card.terms,
+        license=card.license or ("other" if card.terms else None),
+        license_name=None if card.license else card.terms,
         library_name="transformers",
         pipeline_tag="feature-extraction",
         base_model=student.training.base_model if student.random_seed is None else None,
@@ -151,7 +151,7 @@ def _facts(student: StudentFacts) -> str:
         ("Parameters", f"{student.params / 1e6:.2f} M"),
         *([("Multiply-accumulates", macs)] if student.macs_per_second else []),
         *([("Real-time factor", student.speed)] if student.speed else []),
-        ("Input", "waveform at 16 kHz, mono, in [-1, 1), not normalised"),
+        ("Input", "waveform at 16 kHz, mono, in [-1, 1), not normalized"),
         (
             "Output",
             f"{config.num_hidden_layers + 1} hidden states of width {config.hidden_size}, "
@@ -251,7 +251,7 @@ def _padding(config: HubertConfig) -> str:
         )
     else:
         text = (
-            "Normalisation is by frame: with the attention mask that the feature extractor\n"
+            "Normalization is by frame: with the attention mask that the feature extractor\n"
             "returns, an utterance has the same features alone and in a padded batch, in\n"
             "transformers and in espnet_star. What stands in padded frames means nothing."
         )
@@ -262,13 +262,13 @@ def _padding(config: HubertConfig) -> str:
     return f"## Padded batches\n\n{text}\n\n{s3prl}"
 
 
-def _licence(licence: str | None, distilled: bool) -> str:
-    if licence and licence != "other":
-        return f"## Licence\n\n`{licence}`."
+def _license(license: str | None, distilled: bool) -> str:
+    if license and license != "other":
+        return f"## License\n\n`{license}`."
     if not distilled:
-        return "## Licence\n\nNone was stated."
+        return "## License\n\nNone was stated."
     return (
-        "## Licence\n\nNone was stated for these weights. They were learned from the teacher's\n"
+        "## License\n\nNone was stated for these weights. They were learned from the teacher's\n"
         "outputs on the training data and follow the terms of both."
     )
 

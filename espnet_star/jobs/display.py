@@ -26,7 +26,7 @@ class Line:
     """One line that is redrawn on a terminal, and lines that stay.
 
     Args:
-        title: What runs, for instance ``Stage 5: distil``.
+        title: What runs, for instance ``Stage 5: distill``.
         stream: Where to write.
     """
 
@@ -69,7 +69,7 @@ class Display(Line):
     """Writes the state of a run to a stream.
 
     Args:
-        title: What runs, for instance ``Stage 5: distil``.
+        title: What runs, for instance ``Stage 5: distill``.
         progress: State that the log has told so far.
         stream: Where to write; a terminal gets one line that is redrawn, anything else
             a line at the start, after an epoch (of many: every so many) and at the end.

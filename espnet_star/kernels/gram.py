@@ -101,7 +101,7 @@ def groups(lengths: torch.Tensor, like: torch.Tensor) -> Iterator[tuple[slice, i
     """Parts of a batch to be computed at once: rows, and the frames to look at.
 
     A GPU takes the padded batch as a whole. A CPU takes utterances one by one, without
-    padding, and short neighbours of equal length together.
+    padding, and short neighbors of equal length together.
     """
     if not gram_forms.in_pieces(like):
         yield slice(0, len(lengths)), like.shape[1]

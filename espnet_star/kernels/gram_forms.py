@@ -91,7 +91,7 @@ def _frame_part(
     term: Term,
     gradient: torch.Tensor | None,
 ) -> torch.Tensor:
-    """`frame_form` of neighbouring layers at once."""
+    """`frame_form` of neighboring layers at once."""
     batch, frames, width = student[0].shape
     below, here = _pairs(student)
     t_below, t_here = _pairs(teacher)
@@ -112,7 +112,7 @@ def _frame_part(
 
 
 def _pairs(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and outputs of neighbouring layers, each ``((len - 1) * B, n, D)``."""
+    """Inputs and outputs of neighboring layers, each ``((len - 1) * B, n, D)``."""
     if len(states) == 2:
         return states[0], states[1]
     stacked = torch.stack(tuple(states))
@@ -166,9 +166,9 @@ def _width_pass(
             sums += above.sums(here)
         if gradient is not None:
             factor = here.student * (4 * term.layerwise if layer else 0.0)
-            for neighbour in (below, above):
-                if neighbour is not None:
-                    factor.add_(neighbour.student, alpha=2 * term.intralayer)
+            for neighbor in (below, above):
+                if neighbor is not None:
+                    factor.add_(neighbor.student, alpha=2 * term.intralayer)
             factor.mul_(term.scale[:, None, None])
             width = target.shape[2]
             _product(state, factor[:, width:], gradient[layer])

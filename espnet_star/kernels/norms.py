@@ -28,14 +28,14 @@ def folded_norm(
     Returns:
         Weight ``(B, K, C)`` and bias ``(B, 1, C)``.
     """
-    # In float64: neighbouring samples are so much alike that a tap which takes their
+    # In float64: neighboring samples are so much alike that a tap which takes their
     # difference has little variance left, the rest of large terms that cancel.
     valid = valid_mask(lengths, windows.shape[1])[..., None]
     count = lengths.clamp(min=1)[:, None, None]
     wide = windows.double()
     mean = torch.where(valid, wide, 0.0).sum(dim=1, keepdim=True) / count
-    centred = torch.where(valid, wide - mean, 0.0)
-    covariance = centred.transpose(1, 2) @ centred / count
+    centered = torch.where(valid, wide - mean, 0.0)
+    covariance = centered.transpose(1, 2) @ centered / count
     wide_taps = taps.double()
     variance = ((wide_taps @ covariance) * wide_taps).sum(dim=2)  # (B, C)
     scale = norm.weight * (variance + norm.eps).rsqrt()

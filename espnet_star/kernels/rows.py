@@ -4,7 +4,7 @@ Frames are rows of one matrix ``(B * R, C)``, R a multiple of all strides to com
 consecutive frames are one row of a view ``(B * R / s, s * C)``, and a convolution of
 stride s is one product of that view, plus one of the view shifted by a row for every
 further s taps: no unfolding, no copy, at the speed of the machine's matrix product,
-forward and backward. Rows past an utterance's end may mix with its neighbour's; no valid
+forward and backward. Rows past an utterance's end may mix with its neighbor's; no valid
 frame ever reads them. Without gradients the same rows pass through oneDNN's convolutions of
 images whose channels lie last, which are faster still forward (backward was not tried).
 

@@ -29,7 +29,7 @@ def spectrum(conv: nn.Conv1d, new_frames: int = TRAINING_FRAMES) -> torch.Tensor
 
     Args:
         conv: See :func:`spectral`; D channels in G groups, K taps.
-        new_frames: What a piece brings beside the ``K - 1`` frames of its neighbour.
+        new_frames: What a piece brings beside the ``K - 1`` frames of its neighbor.
 
     Returns:
         ``(F, G, D / G, D / G)``, complex: frequency, group, output, input channel. Pieces

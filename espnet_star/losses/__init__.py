@@ -74,7 +74,7 @@ def build_losses(
         teacher: What the teacher's states look like.
 
     Raises:
-        StarError: On an empty list, any misspelt name or key, or shapes that do not go
+        StarError: On an empty list, any misspelled name or key, or shapes that do not go
             together.
     """
     if not isinstance(entries, (list, tuple)):

@@ -29,7 +29,7 @@ class Objective(torch.nn.Module, ABC):
         terms: Name in the logs and title in reports of each term that ``forward`` gives.
         inputs: Passes of the view that it compares, the student's first.
         pairs: Layers that it compares, for figures; None where it compares none with another.
-        normalized: Whether it compares states after a layer normalisation, for figures.
+        normalized: Whether it compares states after a layer normalization, for figures.
         across_ranks: What to know where several ranks share a batch; empty for nothing.
     """
 
@@ -54,7 +54,7 @@ class Objective(torch.nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
-        """Value to minimise and its terms.
+        """Value to minimize and its terms.
 
         Args:
             student: Carries gradient.

@@ -30,7 +30,7 @@ class TemporalGramLoss(Objective):
         + w_2 \, \mathrm{mean}_{u,l,i,j} (H^T_{l,ij} - H^S_{l,ij})^2
 
     over utterances u, layers l = 1..L and the :math:`n_u^2` frame pairs. Everything is
-    computed in float32 whatever the autocast dtype, because unnormalised Gram entries
+    computed in float32 whatever the autocast dtype, because unnormalized Gram entries
     overflow float16. A student of fewer frames a second follows the means of the teacher's.
 
     Args:
@@ -39,7 +39,7 @@ class TemporalGramLoss(Objective):
         layerwise_weight: Weight of the first term; 1 in the paper.
         intralayer_weight: Weight of the second term; 1 in the paper.
         target_norm: ``"none"`` is the paper's objective. ``"layer_norm"`` compares
-            parameter-free layer-normalised states with Gram entries divided by the
+            parameter-free layer-normalized states with Gram entries divided by the
             width, so that every diagonal is 1: for teachers with pre-norm layers, whose
             residual stream no post-norm student can reach. None chooses by the teacher's
             layers.
@@ -122,7 +122,7 @@ class TemporalGramLoss(Objective):
         return value, {"layerwise": terms[0].detach(), "intralayer": terms[1].detach()}
 
     def _prepare(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
-        """States in at least float32, normalised if asked, zero on padding if it is read."""
+        """States in at least float32, normalized if asked, zero on padding if it is read."""
         prepared = []
         for state in states:
             wide = state if state.dtype == torch.float64 else state.float()

@@ -89,7 +89,7 @@ def student_config(preset: str = "starhubert", **overrides: Any) -> HubertConfig
         num_attention_heads: Attention heads of a layer; must divide ``hidden_size``.
         num_hidden_layers: Transformer layers L.
         conv_bias: Whether the convolutions have a bias.
-        feat_extract_norm: ``"group"`` normalises after the first convolution over time,
+        feat_extract_norm: ``"group"`` normalizes after the first convolution over time,
             one channel a group, on valid samples only; ``"layer"`` after every
             convolution over channels.
         do_stable_layer_norm: Pre-norm layers with one LayerNorm after the last; False
@@ -111,7 +111,7 @@ def student_config(preset: str = "starhubert", **overrides: Any) -> HubertConfig
             ``hidden_size``.
 
     Raises:
-        StarError: On a misspelt preset or key, or values that do not fit together.
+        StarError: On a misspelled preset or key, or values that do not fit together.
     """
     if preset not in PRESETS:
         raise unknown_name("student preset", str(preset), PRESETS)

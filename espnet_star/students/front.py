@@ -17,7 +17,7 @@ from espnet_star.students.layers import Dropout, Linear
 
 
 class ConvBlock(nn.Module):
-    """Convolution, optional normalisation, GELU; ``(B, C, T) -> (B, C', T')``."""
+    """Convolution, optional normalization, GELU; ``(B, C, T) -> (B, C', T')``."""
 
     def __init__(self, config: HubertConfig, index: int):
         super().__init__()
@@ -99,7 +99,7 @@ class PositionalConv(nn.Module):
             padding=kernel // 2,
             groups=config.num_conv_pos_embedding_groups,
         )
-        # Initialised before the weight norm splits it, as wav2vec 2.0 does.
+        # Initialized before the weight norm splits it, as wav2vec 2.0 does.
         nn.init.normal_(self.conv.weight, std=(4 / (kernel * config.hidden_size)) ** 0.5)
         nn.init.zeros_(self.conv.bias)
         self.conv = nn.utils.parametrizations.weight_norm(self.conv, name="weight", dim=2)

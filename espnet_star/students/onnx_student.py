@@ -24,7 +24,7 @@ class OnnxStudent(Encoder):
     """A frozen student that onnxruntime runs on the CPU.
 
     Its weights are in the file, not in checkpoints. An int8
-    file quantises what it multiplies by the range found in a whole batch; its utterances are
+    file quantizes what it multiplies by the range found in a whole batch; its utterances are
     run one by one, so that they have the same features in any batch.
 
     Args:

@@ -34,7 +34,7 @@ class StarEncoder(Student):
         overrides: Any architecture key in transformers' names, e.g. ``hidden_size=240``.
 
     Raises:
-        StarError: On a misspelt preset or key.
+        StarError: On a misspelled preset or key.
 
     Example:
         >>> encoder = StarEncoder(preset="starhubert").eval()
@@ -61,7 +61,7 @@ class StarEncoder(Student):
         self.feature_extractor = FeatureExtractor(self.config)
         self.feature_projection = FeatureProjection(self.config)
         self.encoder = Transformer(self.config)
-        self.apply(self._initialise)
+        self.apply(self._initialize)
         if pretrained is not None:
             self._copy_weights(pretrained)
 
@@ -78,7 +78,7 @@ class StarEncoder(Student):
         if self.source is not None:
             self._copy_weights(StarEncoder.from_pretrained(self.source))
 
-    def _initialise(self, module: nn.Module) -> None:
+    def _initialize(self, module: nn.Module) -> None:
         """Random weights as HuBERT starts from; the positional convolution has its own."""
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
@@ -118,7 +118,7 @@ class StarEncoder(Student):
         return LayerOutputs(tuple(states), frame_lengths, None if maps is None else tuple(maps))
 
     def output(self, last: torch.Tensor) -> torch.Tensor:
-        """The last state, normalised in the pre-norm layout."""
+        """The last state, normalized in the pre-norm layout."""
         return self.encoder.output(last)
 
     def load_weights(self, state: dict[str, torch.Tensor], source: str) -> None:
@@ -163,5 +163,5 @@ def shape_of(config: HubertConfig) -> Shape:
 
 
 def encoder_from_config(config: HubertConfig) -> StarEncoder:
-    """Student of a Hugging Face configuration, randomly initialised."""
+    """Student of a Hugging Face configuration, randomly initialized."""
     return StarEncoder(**config_options(config))

@@ -150,5 +150,5 @@ class Transformer(nn.Module):
         return states, weights if maps else None
 
     def output(self, last: torch.Tensor) -> torch.Tensor:
-        """What the encoder hands on: the last state, normalised in the pre-norm layout."""
+        """What the encoder hands on: the last state, normalized in the pre-norm layout."""
         return self.layer_norm(last) if self.pre_norm else last

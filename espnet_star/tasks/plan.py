@@ -16,7 +16,7 @@ from espnet_star.data.audio import AudioOptions
 from espnet_star.data.errors import DataError
 from espnet_star.data.headers import Survey, survey
 from espnet_star.data.kaldi import read_counts, read_table, write_table
-from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
+from espnet_star.data.lengths import bins_of, build_batches, drop_longer, long_clips
 from espnet_star.errors import StarError, first_line
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.tasks.star import StarTask, describe_sizes
@@ -109,7 +109,7 @@ def plan_training(config: argparse.Namespace, sets: Sets, ranks: int = 1) -> Pla
 
 
 def built_schedule(config: argparse.Namespace, model: Any) -> dict[str, float]:
-    """Build optimiser and scheduler as ESPnet will; returns the lengths of the schedule."""
+    """Build optimizer and scheduler as ESPnet will; returns the lengths of the schedule."""
     (optimizer,) = StarTask.build_optimizers(config, model)
     if config.scheduler is None:
         return {}
@@ -156,8 +156,8 @@ def listed_batches(
     with tempfile.TemporaryDirectory(prefix="star_plan-") as folder:
         path = f"{folder}/utt2num_samples"
         write_table(path, counts)
-        with capped([path], config.max_duration) as files:
-            batches = dealt_batches(config, options, files, ranks, f"{place} ({split})")
+        with drop_longer([path], config.max_duration) as files:
+            batches = build_batches(config, options, files, ranks, f"{place} ({split})")
             counts = read_counts(files[0])
     # As ESPnet deals a batch out.
     shares = (batch[rank::ranks] for batch in batches for rank in range(ranks))

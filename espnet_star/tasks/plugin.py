@@ -83,7 +83,7 @@ class StandAlone(Reported, Guarded):
         student from there and takes its weights from the model file.
 
         Raises:
-            StarError: If samples would be normalised as if they were features.
+            StarError: If samples would be normalized as if they were features.
         """
         check_normalize(args)
         check_readers(cls.espnet_name, args)
@@ -100,7 +100,7 @@ class StandAlone(Reported, Guarded):
 
 
 def check_normalize(args: argparse.Namespace) -> None:
-    """Refuse a normalisation of features where the encoder reads the waveform itself.
+    """Refuse a normalization of features where the encoder reads the waveform itself.
 
     ESPnet's masks would be as large as samples times samples: 8 GB for ten clips of 3 s.
 

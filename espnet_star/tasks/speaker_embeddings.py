@@ -3,7 +3,7 @@
 ESPnet's own ``spk_inference`` cannot run in 202511 and 202611: it joins ``--output_dir`` as if
 it were a path, calls ``build_colate_fn``, which no task has, prepares single utterances as if
 they were pairs, and ignores ``--ngpu``. Its ``spk_embed_extract`` reads both sides of every
-trial anew (75 440 files for the 4700 utterances of VoxCeleb1-O), normalises only the last batch.
+trial anew (75 440 files for the 4700 utterances of VoxCeleb1-O), normalizes only the last batch.
 Here its model and its options serve, one whole utterance at a time.
 """
 

@@ -1,4 +1,4 @@
-"""The ESPnet task that distils a teacher into a student."""
+"""The ESPnet task that distills a teacher into a student."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 
 from espnet_star.data.kaldi import read_counts
-from espnet_star.data.lengths import bins_of, capped, dealt_batches, long_clips
+from espnet_star.data.lengths import bins_of, build_batches, drop_longer, long_clips
 from espnet_star.distillation import StarDistillation
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
@@ -39,7 +39,7 @@ OPTIONAL_DATA = ("speech2", "labels")
 
 
 class StarTask(Reported, Guarded, AbsTask):
-    """Distil a speech self-supervised model into a light student.
+    """Distill a speech self-supervised model into a light student.
 
     Takes every training option of ESPnet, and of its own ``--teacher``,
     ``--teacher_conf``, ``--losses``, ``--encoder_conf`` and ``--model_conf``. Lengths
@@ -60,7 +60,7 @@ class StarTask(Reported, Guarded, AbsTask):
             "--teacher",
             type=str_or_none,
             default=None,
-            help="Model to distil: Hugging Face hub name or directory; ESPnet's SSL or HuBERT "
+            help="Model to distill: Hugging Face hub name or directory; ESPnet's SSL or HuBERT "
             "experiment (folder, .pth, pack or zoo name); .pt of fairseq or WavLM; s3prl:NAME",
         )
         group.add_argument(
@@ -150,9 +150,9 @@ class StarTask(Reported, Guarded, AbsTask):
             DataError: If ESPnet cannot deal batches of them out to all ranks.
         """
         ranks = torch.distributed.get_world_size() if iter_options.distributed else 1
-        with capped(iter_options.shape_files, args.max_duration) as files:
+        with drop_longer(iter_options.shape_files, args.max_duration) as files:
             place = f"{iter_options.shape_files[0]} ({mode})"
-            dealt_batches(args, iter_options, files, ranks, place)
+            build_batches(args, iter_options, files, ranks, place)
             note = long_clips(read_counts(files[0]), bins_of(iter_options))
             if note:
                 logging.warning("%s: %s", place, note)
@@ -195,7 +195,7 @@ class StarTask(Reported, Guarded, AbsTask):
         """Build teacher, student and objectives; write every choice into ``args``.
 
         Raises:
-            StarError: On a misspelt name or key, or a teacher that cannot be loaded.
+            StarError: On a misspelled name or key, or a teacher that cannot be loaded.
         """
         check_mapping("teacher_conf", args.teacher_conf)
         for key in check_mapping("model_conf", args.model_conf):
@@ -213,7 +213,7 @@ class StarTask(Reported, Guarded, AbsTask):
         if getattr(args, "distributed", False):
             warn_of_ranks(model.losses)
         args.encoder_conf = encoder.options()
-        settle(model, args)
+        keep_choices(model, args)
         for line in [*describe_choices(model.losses, teacher), *describe_sizes(encoder, teacher)]:
             logging.info(line)
         return model
@@ -269,11 +269,11 @@ def describe_choices(losses: Sequence[WeightedLoss], teacher: Encoder) -> list[s
     ]
 
 
-def settle(model: StarDistillation, args: argparse.Namespace) -> None:
+def keep_choices(model: StarDistillation, args: argparse.Namespace) -> None:
     """Leave with the model what ESPnet3, which drops ``args`` after building, asks for later."""
-    model.settled = {"losses": args.losses, "encoder_conf": args.encoder_conf}
+    model.choices = {"losses": args.losses, "encoder_conf": args.encoder_conf}
     if getattr(args, "exclude_weight_decay", False):
-        # ESPnet2 marks the same parameters again when it makes the optimiser.
+        # ESPnet2 marks the same parameters again when it makes the optimizer.
         add_optimizer_hooks(model, **args.exclude_weight_decay_conf)
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from espnet_star.encoders.base import ALL_STATES, Encoder, Want, weights_fingerprint
-from espnet_star.encoders.bfloat16 import Fault, Narrowed, find_fault, finite, plain_tensors
+from espnet_star.encoders.bfloat16 import CastWeights, Fault, find_fault, finite, plain_tensors
 from espnet_star.outputs import LayerOutputs
 
 
@@ -24,21 +24,21 @@ class Teacher(Encoder, ABC):
             there is no such file.
         reads: Checkpoints without ``config.json`` that it reads, for the manual.
         dtype: Of matrix products and convolutions: what was asked for, and float32 once
-            :meth:`settle` has found that bfloat16 is wrong on this CPU.
-        settled: Whether :meth:`settle` has nothing left to decide.
+            :meth:`calibrate` has found that bfloat16 is wrong on this CPU.
+        calibrated: Whether :meth:`calibrate` has nothing left to decide.
     """
 
     role = "teacher"
     model_types: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[str] = ""
     dtype: torch.dtype = torch.float32
-    settled: bool = False
+    calibrated: bool = False
 
     def chosen(self) -> dict[str, Any]:
         """Options that were left open and found out, e.g. which model file was taken."""
         return {}
 
-    def settle(
+    def calibrate(
         self,
         speech: torch.Tensor,
         lengths: torch.Tensor,
@@ -50,19 +50,19 @@ class Teacher(Encoder, ABC):
         The first batch decides, once: states in float32 and in bfloat16 must agree but for
         rounding, else the teacher stays in float32 and the log says what was off.
         """
-        if self.settled:
+        if self.calibrated:
             return
         if self.dtype != torch.float32:
             with plain_tensors(), torch.no_grad():
-                self._narrow(speech.clone(), lengths.clone(), want, agreed)
-        self.settled = True
+                self._cast_weights(speech.clone(), lengths.clone(), want, agreed)
+        self.calibrated = True
 
     def fingerprint(self) -> str:
         """See :meth:`Encoder.fingerprint`; bfloat16 gives other states."""
         checked = "" if self.dtype == torch.float32 else "bfloat16, checked"
         return weights_fingerprint(self, repr(self) + checked)
 
-    def _narrow(
+    def _cast_weights(
         self,
         speech: torch.Tensor,
         lengths: torch.Tensor,
@@ -76,18 +76,18 @@ class Teacher(Encoder, ABC):
             return self.extract(finite(speech), lengths, sizes, want)
 
         if speech.device.type != "cpu":
-            Narrowed(products_of(self), asked)
+            CastWeights(products_of(self), asked)
             return
         exact = run(torch.float32)
-        narrowed = Narrowed(products_of(self), asked)
+        cast = CastWeights(products_of(self), asked)
         fault = agreed(find_fault(self, lambda: exact, lambda: run(asked)))
         if fault is not None:
-            narrowed.undo()
+            cast.undo()
             self.dtype = torch.float32
             logging.warning(fault.message(f"Teacher {self.name}"))
 
     def freeze(self) -> None:
-        """Put every parameter out of the optimiser's reach. Call at the end of ``__init__``."""
+        """Put every parameter out of the optimizer's reach. Call at the end of ``__init__``."""
         self.requires_grad_(False)
         super().train(False)
 
@@ -100,7 +100,7 @@ def products_of(model: torch.nn.Module) -> list[torch.nn.Module]:
     """Modules whose weights may be stored in bfloat16: matrix products and convolutions.
 
     Norms and embeddings stay in float32, and so does the residual stream under autocast:
-    that halves memory, and autocast need not cast weights at every step. Weight-normalised
+    that halves memory, and autocast need not cast weights at every step. Weight-normalized
     convolutions keep float32, their weight is computed at each call.
     """
     kinds = (torch.nn.Linear, torch.nn.Conv1d)

@@ -77,7 +77,7 @@ def task_of(name: str) -> str:
 
 
 @contextmanager
-def opened(name: str, task: str, model_file: str | None = None) -> Iterator[EspnetModel]:
+def open_model(name: str, task: str, model_file: str | None = None) -> Iterator[EspnetModel]:
     """A model's configuration and weights; what a pack holds is there until the end.
 
     Args:
@@ -127,7 +127,7 @@ def build(name: str, task: Any, model: EspnetModel) -> Any:
     Args:
         name: Teacher, for messages.
         task: ESPnet's task class.
-        model: From :func:`opened`.
+        model: From :func:`open_model`.
 
     Raises:
         StarError: If ESPnet cannot build it, or weights are missing or left over.

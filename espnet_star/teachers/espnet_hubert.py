@@ -9,8 +9,8 @@ import transformers
 
 from espnet_star.errors import StarError
 from espnet_star.teachers import loading
-from espnet_star.teachers.espnet_files import EspnetModel, build, opened
-from espnet_star.teachers.espnet_waveform import check_rate, normalised
+from espnet_star.teachers.espnet_files import EspnetModel, build, open_model
+from espnet_star.teachers.espnet_waveform import check_rate, normalized
 from espnet_star.teachers.fairseq import model_from_fairseq
 from espnet_star.teachers.transformers_encoder import TransformersTeacher
 
@@ -56,7 +56,7 @@ class EspnetHubertTeacher(TransformersTeacher):
         self.name = name
         self.do_normalize = False
         computed = loading.check_dtype(dtype)
-        with opened(name, "hubert", model_file) as model:
+        with open_model(name, "hubert", model_file) as model:
             check_rate(name, model.config)
             self.model_file = model.model_file
             self.is_pack = model.is_pack
@@ -76,7 +76,7 @@ class EspnetHubertTeacher(TransformersTeacher):
     ) -> torch.Tensor:
         """See :meth:`TransformersTeacher.prepare_speech`."""
         speech = super().prepare_speech(speech, lengths, mask)
-        return normalised(self.normalize, speech, lengths)
+        return normalized(self.normalize, speech, lengths)
 
 
 def _from_torchaudio(name: str, model: EspnetModel) -> tuple[Any, torch.nn.Module | None]:

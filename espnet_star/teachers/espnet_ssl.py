@@ -12,8 +12,8 @@ from espnet_star.errors import StarError, first_line
 from espnet_star.outputs import LayerOutputs, valid_mask
 from espnet_star.teachers import loading
 from espnet_star.teachers.base import Teacher
-from espnet_star.teachers.espnet_files import build, opened
-from espnet_star.teachers.espnet_waveform import check_rate, normalised
+from espnet_star.teachers.espnet_files import build, open_model
+from espnet_star.teachers.espnet_waveform import check_rate, normalized
 from espnet_star.teachers.padding import (
     LAYER_NORM_EPS,
     MaskedGroupNorm,
@@ -61,7 +61,7 @@ class EspnetSslTeacher(Teacher):
         super().__init__()
         self.name = name
         self.dtype = loading.check_dtype(dtype)
-        with opened(name, "ssl", model_file) as model:
+        with open_model(name, "ssl", model_file) as model:
             check_rate(name, model.config)
             self.model_file = model.model_file
             self.is_pack = model.is_pack
@@ -157,9 +157,9 @@ class EspnetSslTeacher(Teacher):
     def _encode(
         self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Front, normalisation, projection and layers; ``L + 1`` states and ``L`` maps."""
+        """Front, normalization, projection and layers; ``L + 1`` states and ``L`` maps."""
         feats, frames = self.frontend(speech, lengths)
-        feats = normalised(self.normalize, feats, frames)
+        feats = normalized(self.normalize, feats, frames)
         if self.preencoder is not None:
             feats, frames = self.preencoder(feats, frames)
         states: list[torch.Tensor] = []
@@ -208,7 +208,7 @@ def _check_parts(name: str, built: Any) -> None:
 
 
 def _is_pre_norm(encoder: Any) -> bool:
-    """Whether layers end in an unnormalised sum; a ``norm_final`` closes the others."""
+    """Whether layers end in an unnormalized sum; a ``norm_final`` closes the others."""
     layer = encoder.encoders[0]
     return bool(getattr(layer, "normalize_before", False)) and not hasattr(layer, "norm_final")
 

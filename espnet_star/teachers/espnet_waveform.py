@@ -26,10 +26,10 @@ def check_rate(name: str, config: Mapping[str, Any]) -> None:
             raise loading.wrong_rate(name, number, f"{part}.{key} in config.yaml")
 
 
-def normalised(
+def normalized(
     normalize: torch.nn.Module | None, values: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
-    """ESPnet's normalisation of each utterance alone.
+    """ESPnet's normalization of each utterance alone.
 
     In a padded batch its statistics can see the padding, depending on ESPnet's version.
 
@@ -39,7 +39,7 @@ def normalised(
         lengths: ``(B,)``.
 
     Returns:
-        The same shape, zero past the end where there is a normalisation.
+        The same shape, zero past the end where there is a normalization.
     """
     if normalize is None:
         return values

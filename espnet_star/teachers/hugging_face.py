@@ -24,7 +24,7 @@ class HuggingFaceTeacher(TransformersTeacher):
             bfloat16. Hidden states are float32 either way.
         do_normalize: Whether to bring waveforms to zero mean and unit variance. None
             follows ``preprocessor_config.json``; where that is absent, as fairseq did,
-            only models with a LayerNorm front are normalised (a GroupNorm front
+            only models with a LayerNorm front are normalized (a GroupNorm front
             removes scale and offset itself).
 
     Raises:
@@ -59,7 +59,7 @@ class HuggingFaceTeacher(TransformersTeacher):
 
 
 def _preparation(name: str, asked: bool | None, settings: dict[str, Any], default: bool) -> bool:
-    """Whether waveforms are normalised, with a word in the log where it was a guess."""
+    """Whether waveforms are normalized, with a word in the log where it was a guess."""
     if asked is not None:
         return asked
     if "do_normalize" in settings:

@@ -163,7 +163,7 @@ def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> tor
             f"teacher {name!r}: its pickled weights are damaged or hold more than tensors, which "
             "is not read; give a checkpoint in safetensors"
         ) from error
-    except ImportError as error:  # quantised weights and the like
+    except ImportError as error:  # quantized weights and the like
         raise StarError(
             f"teacher {name!r}: its config.json asks for what is not installed "
             f"({one_line(error)}); install it, or remove that key from config.json"

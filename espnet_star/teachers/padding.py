@@ -13,7 +13,7 @@ from espnet_star.outputs import frame_count, valid_mask
 
 # Wav2Vec2FeatureExtractor's, added to the variance.
 NORMALIZE_EPS = 1e-7
-# torch.nn.functional.layer_norm's, which fairseq and ESPnet normalise waveforms with.
+# torch.nn.functional.layer_norm's, which fairseq and ESPnet normalize waveforms with.
 LAYER_NORM_EPS = 1e-5
 
 
@@ -92,7 +92,7 @@ def stack(rows: Sequence[Sequence[torch.Tensor]], size: int) -> tuple[torch.Tens
 def prepare_waveform(
     speech: torch.Tensor, mask: torch.Tensor, normalize: bool, eps: float = NORMALIZE_EPS
 ) -> torch.Tensor:
-    """Zero what lies past the end and, if asked, normalise each utterance.
+    """Zero what lies past the end and, if asked, normalize each utterance.
 
     With the default ``eps`` it equals Transformers' ``Wav2Vec2FeatureExtractor``, with
     :data:`LAYER_NORM_EPS` the ``layer_norm`` over time that fairseq and ESPnet take. On the
@@ -111,6 +111,6 @@ def prepare_waveform(
     if not normalize:
         return speech
     count = mask.sum(1, keepdim=True)
-    centred = (speech - speech.sum(1, keepdim=True) / count).masked_fill(~mask, 0.0)
-    variance = centred.square().sum(1, keepdim=True) / count
-    return centred * torch.rsqrt(variance + eps)
+    centered = (speech - speech.sum(1, keepdim=True) / count).masked_fill(~mask, 0.0)
+    variance = centered.square().sum(1, keepdim=True) / count
+    return centered * torch.rsqrt(variance + eps)

@@ -24,7 +24,7 @@ class TransformersTeacher(Teacher):
     Index 0 is the input of the first layer. In the post-norm layout (base models)
     index ``l`` is what layer ``l`` returns. In the pre-norm layout
     (``do_stable_layer_norm``, as HuBERT Large) indices 0 to ``L - 1`` are the
-    unnormalised residual stream and index ``L`` has passed the encoder's final
+    unnormalized residual stream and index ``L`` has passed the encoder's final
     LayerNorm, as what everybody downstream reads. Transformers' own ``hidden_states``
     end before or after that norm, depending on its version; the rest are the same.
 

@@ -28,7 +28,7 @@ class WhisperTeacher(Teacher):
     0 to ``L - 1`` the residual stream of the pre-norm layers, and index ``L`` has passed
     the encoder's final LayerNorm, as in Transformers' ``hidden_states``.
 
-    Frame ``t`` is centred at sample ``320 t``, that of the student at ``320 t + 199.5``:
+    Frame ``t`` is centered at sample ``320 t``, that of the student at ``320 t + 199.5``:
     the teacher is 12.5 ms early, less than a frame (20 ms), and its frames see more
     context than that. Whisper gives up to one frame more than the student; it takes
     part in attention and is cut from the output, where the remaining attention weights

@@ -125,7 +125,7 @@ class CtcAlignment:
     def _refusal(self) -> StarError:
         return StarError(
             f"CTC can align none of the utterances, {self.examples()}: the loss is 0 and nothing "
-            "is learnt; give CTC more frames (a smaller stack or subsampling in encoder_conf) or "
+            "is learned; give CTC more frames (a smaller stack or subsampling in encoder_conf) or "
             "fewer symbols (token_type bpe), and check that text belongs to wav.scp"
         )
 

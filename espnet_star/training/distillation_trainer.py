@@ -16,7 +16,7 @@ from espnet2.utils.build_dataclass import build_dataclass
 
 from espnet_star.losses import without_objectives
 from espnet_star.training.trainer import StarTrainer, is_first
-from espnet_star.training.updates import UpdatePlan, announce, schedule_of
+from espnet_star.training.updates import UpdatePlan, log_plan, schedule_of
 
 
 @dataclasses.dataclass
@@ -48,7 +48,7 @@ class DistillationTrainer(StarTrainer):
             logging.info("The data is streamed: effective batch and updates are not known ahead")
         else:
             schedules = map(schedule_of, kwargs["schedulers"])
-            announce(plan, options.expected_batch, options.expected_updates, schedules)
+            log_plan(plan, options.expected_batch, options.expected_updates, schedules)
         super().run(*args, **kwargs)
         if is_first(kwargs["distributed_option"]):
             drop_objectives(Path(options.output_dir))

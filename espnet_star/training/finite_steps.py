@@ -23,7 +23,7 @@ class FiniteSteps:
     with a finite gradient, and where one of several ranks meets such a loss, its
     statistics are averaged as if that rank had seen nothing. Here a forward hook lets
     all ranks agree on every loss. A bad one becomes NaN everywhere, statistics
-    included: ESPnet then neither steps its optimiser nor its scheduler, and keeps the
+    included: ESPnet then neither steps its optimizer nor its scheduler, and keeps the
     step out of the averages that choose the best model. With ``accum_grad`` above 1 the
     update that the batch belongs to is left out as a whole; under AMP the gradient scale
     halves, as it does when a gradient overflows.

@@ -20,7 +20,7 @@ class OtherModel(StarError):
 
 
 def other_model(source: str | Path, error: Exception) -> OtherModel | None:
-    """The one line for weights, or an optimiser's state, that do not fit; None for others.
+    """The one line for weights, or an optimizer's state, that do not fit; None for others.
 
     Args:
         source: File that they come from.

@@ -169,7 +169,7 @@ def schedule_of(scheduler: Any) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def announce(
+def log_plan(
     plan: UpdatePlan,
     expected_batch: float | None,
     expected_updates: int | None,
@@ -181,7 +181,7 @@ def announce(
         plan: What the configuration leads to.
         expected_batch: See :func:`check_updates`.
         expected_updates: Likewise.
-        schedules: See :func:`check_schedule`; one for each optimiser.
+        schedules: See :func:`check_schedule`; one for each optimizer.
 
     Raises:
         StarError: As :func:`check_updates`.

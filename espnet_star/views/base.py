@@ -20,7 +20,7 @@ class Pass:
         speech: Waveforms at 16 kHz, ``(B, T)``.
         lengths: Samples of each, ``(B,)``.
         mask: ``(B, N)``, true on frames that the encoder's mask vector replaces; None for none.
-        labels: ``(B, N)``, what the frames are to be recognised as; None for none.
+        labels: ``(B, N)``, what the frames are to be recognized as; None for none.
     """
 
     speech: torch.Tensor

@@ -7,7 +7,7 @@ from paper_estimate import Assumptions, Card, Work, estimate
 CARD = Card(half=100.0, float32=10.0, tf32=50.0)
 WORK = Work(teacher_macs=10, student_macs=5, objective_macs=2, parameters=100, seconds=2.0)
 ASSUMED = Assumptions(
-    utilisation=0.5,
+    utilization=0.5,
     objective="float32",
     launch_seconds=0.1,
     nvlink=700.0,

@@ -91,7 +91,7 @@ def test_each_set_has_its_limits(source, tmp_path, capsys):
     ],
 )
 def test_limits_that_cannot_hold(source, tmp_path, capsys, options, message):
-    """Fails if a misspelt set is taken whole, or a benchmark's test set shrinks in silence."""
+    """Fails if a misspelled set is taken whole, or a benchmark's test set shrinks in silence."""
     data = [
         "prepare",
         "--source",

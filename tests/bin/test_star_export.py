@@ -157,7 +157,7 @@ def test_experiment_without_a_finished_epoch(export, experiment):
 
 
 def test_a_pre_norm_student_is_compared_state_by_state(export, tmp_path):
-    """Fails if our residual stream is held against transformers' normalised last state."""
+    """Fails if our residual stream is held against transformers' normalized last state."""
     options = TINY | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
     directory = tmp_path / "pre_norm"
     directory.mkdir()

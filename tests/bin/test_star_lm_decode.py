@@ -31,7 +31,7 @@ ngram 2=1
 
 @pytest.fixture(scope="module")
 def model(data_directory, tmp_path_factory):
-    """A recogniser of one epoch: a log-mel and SUPERB's head, tiny."""
+    """A recognizer of one epoch: a log-mel and SUPERB's head, tiny."""
     exp = tmp_path_factory.mktemp("asr")
     (exp / "tokens.txt").write_text("".join(f"{token}\n" for token in TOKENS))
     options = ["--token_list", f"{exp}/tokens.txt", "--token_type", "char"]
@@ -62,7 +62,7 @@ def decode(model, data, out, *options, weights="1epoch.pth"):
 
 
 def test_greedy_is_the_best_path_of_each_utterance_alone(model, data_directory, tmp_path):
-    """Fails if neighbours in the batch change a text, or tokens and text disagree."""
+    """Fails if neighbors in the batch change a text, or tokens and text disagree."""
     found = decode(model, data_directory, tmp_path / "batch", "--batch_size", "3")
     assert found == decode(model, data_directory, tmp_path / "one", "--batch_size", "1")
     import soundfile

@@ -78,7 +78,7 @@ def test_an_unpacked_student_has_the_same_features(exp, tiny_student, tmp_path, 
 
 
 def test_an_exported_student_brings_its_card(exp, tiny_student, tmp_path):
-    """Fails if the model card is lost, or keeps the licence of before."""
+    """Fails if the model card is lost, or keeps the license of before."""
     tiny_student.save_pretrained(tmp_path / "student")
     card = "---\nlicense: mit\ntags:\n- speech\n---\n\n# Mine\n\nTrained on whales.\n"
     (tmp_path / "student" / "README.md").write_text(card)
@@ -156,7 +156,7 @@ class NoHub:
 
 
 def test_a_dry_run_shows_what_would_be_sent(exp, tmp_path, monkeypatch, capsys):
-    """Fails if it needs a token or network, or leaves out a file, a size or the licence."""
+    """Fails if it needs a token or network, or leaves out a file, a size or the license."""
     monkeypatch.setattr(hub, "HfApi", NoHub)
     target = pack(exp, tmp_path / "s.zip", "--license", "cc-by-4.0", "--description", "Tiny.")
     capsys.readouterr()
@@ -171,12 +171,12 @@ def test_a_dry_run_shows_what_would_be_sent(exp, tmp_path, monkeypatch, capsys):
 
 
 def test_an_upload_that_cannot_be(exp, tmp_path, failing, monkeypatch, capsys):
-    """Fails if a missing licence, token or network is not one line, or something is sent."""
+    """Fails if a missing license, token or network is not one line, or something is sent."""
     monkeypatch.setattr(hub, "HfApi", NoHub)
     target = tmp_path / "s.zip"
     pack(exp, target)
     options = ["--pack", target, "--hf_repo", "me/tiny"]
-    assert "names no licence" in failing(star_export.main, "upload", *options)
+    assert "names no license" in failing(star_export.main, "upload", *options)
     pack(exp, target, "--license", "mit", "--force", "true")
     assert "Expected user/model" in failing(
         star_export.main, "upload", "--pack", target, "--hf_repo", "a//b"

@@ -52,7 +52,7 @@ def test_directories_and_lengths(call, tiny_student, tmp_path):
     assert [row.split(" | ")[2] for row in rows[:3]] == ["-", f"{size / 1e6:.1f}", "-"]
 
 
-def test_a_misspelt_model_stops_before_anything_is_measured(call):
+def test_a_misspelled_model_stops_before_anything_is_measured(call):
     status, captured = call("--upstream", "starhubert", "starhuber")
     assert status == 2
     assert captured.out == ""

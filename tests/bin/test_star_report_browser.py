@@ -52,7 +52,7 @@ def page(request, browser, address):
     context.close()
 
 
-def colours(page, selector):
+def colors(page, selector):
     """Ink of an element and what it stands on, as (r, g, b)."""
     script = "(e, what) => getComputedStyle(e)[what].match(/\\d+/g).slice(0, 3).map(Number)"
     element = page.locator(selector).first
@@ -80,14 +80,14 @@ def test_letters_of_figures_on_a_phone(page):
 
 
 def test_figures_stand_out(page):
-    ink, ground = colours(page, "figure svg")
+    ink, ground = colors(page, "figure svg")
     gap = sum(ink) - sum(ground)
     assert gap > 400 if page.ground == "dark" else gap < -400
 
 
 def test_print_is_dark_on_white_and_complete(page):
     page.emulate_media(media="print")
-    ink, ground = colours(page, "figure svg")
+    ink, ground = colors(page, "figure svg")
     assert ground == [255, 255, 255] and sum(ink) < 100
     pdf = page.pdf(prefer_css_page_size=True)
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000

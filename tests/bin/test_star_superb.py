@@ -16,7 +16,7 @@ import yaml
 from superb_corpora import all_of_them, iemocap, voxceleb1
 
 from espnet_star.bin.star_superb import main
-from espnet_star.evaluate.superb.runner import Lanes
+from espnet_star.evaluate.superb.runner import GpuPool
 from espnet_star.evaluate.superb.tasks import TASKS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -274,7 +274,7 @@ def test_gpus_that_are_not_there(call, stand_in, monkeypatch):
 
 def test_each_run_has_a_gpu_of_its_own(tmp_path):
     """Fails if two runs share a GPU while another is idle."""
-    lanes, wake = Lanes(2, ["4", "7"]), threading.Event()
+    gpus, wake = GpuPool(2, ["4", "7"]), threading.Event()
     code = textwrap.dedent("""
         import os, pathlib, sys, time
         print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
@@ -284,7 +284,7 @@ def test_each_run_has_a_gpu_of_its_own(tmp_path):
 
     def start(name):
         with (tmp_path / f"{name}.log").open("w") as log:
-            return lanes.start([sys.executable, "-c", code, str(tmp_path / name)], log, wake)
+            return gpus.start([sys.executable, "-c", code, str(tmp_path / name)], log, wake)
 
     first, second = start("a"), start("b")
     (tmp_path / "b").touch()

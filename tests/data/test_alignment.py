@@ -4,7 +4,7 @@ import pytest
 import sentencepiece
 
 from espnet_star.bin import star_data
-from espnet_star.data.alignment import check_alignment, joined_frames, tokeniser
+from espnet_star.data.alignment import check_alignment, joined_frames, tokenizer
 
 BLSTM = "encoder: blstm\nencoder_conf: {stack: 2}\nmodel_conf: {ctc_weight: 1.0}\n"
 
@@ -51,9 +51,9 @@ def test_pieces_are_counted_as_they_are_trained(tmp_path):
         model_type="bpe",
         minloglevel=2,
     )
-    pieces = tokeniser(tmp_path / "bpe.model")("ABAB")
+    pieces = tokenizer(tmp_path / "bpe.model")("ABAB")
     assert 0 < len(pieces) < 4 and "".join(pieces).replace("\u2581", "") == "ABAB"
-    assert list(tokeniser(None)("AB A")) == ["A", "B", " ", "A"]
+    assert list(tokenizer(None)("AB A")) == ["A", "B", " ", "A"]
 
 
 def run(directory, path, capsys):

@@ -8,7 +8,7 @@ import espnet2
 import pytest
 
 from espnet_star.data.errors import DataError
-from espnet_star.data.lengths import capped, dealt_batches, long_clips
+from espnet_star.data.lengths import build_batches, drop_longer, long_clips
 
 
 @pytest.fixture
@@ -20,16 +20,16 @@ def shape(tmp_path):
 
 def test_the_long_are_left_out_and_named(shape, caplog):
     """Fails if one endless clip gets into a batch, or is dropped in silence."""
-    with caplog.at_level(logging.WARNING), capped([shape], 1.0) as (made,):
+    with caplog.at_level(logging.WARNING), drop_longer([shape], 1.0) as (made,):
         assert Path(made).read_text().split() == ["a", "16000", "b", "400"]
     assert "1 utterances longer than 1 s are left out (--max_duration): endless" in caplog.text
-    with capped([shape], None) as files:
+    with drop_longer([shape], None) as files:
         assert files == [shape]
 
 
 def test_nothing_left_is_an_error(shape):
     message = "all 3 utterances are longer than 0.001 s"
-    with pytest.raises(DataError, match=message), capped([shape], 0.001):
+    with pytest.raises(DataError, match=message), drop_longer([shape], 0.001):
         pass
 
 
@@ -58,7 +58,7 @@ def clips(tmp_path):
 def test_a_clip_longer_than_a_batch_is_no_error(clips, kind, ranks):
     """Fails if a training is refused that ESPnet would do, or one clip drags others along."""
     files = clips(*[1000] * 7, 9000, 90000)
-    batches = dealt_batches(options(kind), options(kind), files, ranks, "here (train)")
+    batches = build_batches(options(kind), options(kind), files, ranks, "here (train)")
     assert sorted(key for batch in batches for key in batch) == [f"u{i}" for i in range(9)]
     assert min(map(len, batches)) >= ranks
     assert ranks > 1 or ["u8"] in [list(batch) for batch in batches]
@@ -82,18 +82,18 @@ def test_a_clip_longer_than_a_batch_is_no_error(clips, kind, ranks):
 def test_only_what_espnet_cannot_deal_out_is_refused(clips, given, count, ranks, message):
     files = clips(*[1000] * count)
     if message is None:
-        batches = dealt_batches(given, given, files, ranks, "here")
+        batches = build_batches(given, given, files, ranks, "here")
         assert min(map(len, batches)) >= ranks
         return
     with pytest.raises(DataError, match=message):
-        dealt_batches(given, given, files, ranks, "here")
+        build_batches(given, given, files, ranks, "here")
 
 
 def test_an_error_of_espnets_sampler_is_one_line(clips):
     """Fails if users of ESPnet 202511 get its IndexError, or those of 202611 a refusal."""
     given = options("folded", 3, fold=[800])
     try:
-        batches = dealt_batches(given, given, clips(*[1000] * 4), 3, "here")
+        batches = build_batches(given, given, clips(*[1000] * 4), 3, "here")
     except DataError as error:
         assert "ESPnet makes no batches of it for 3 processes" in str(error)
         assert espnet2.__version__ < "202611"

@@ -70,7 +70,7 @@ def test_the_index_adds_up(prepared, tmp_path):
 
 
 def test_wav_shards_written_in_other_processes(prepared, tmp_path, monkeypatch):
-    """Fails if what is sent to a process cannot be sent, or the format is not honoured."""
+    """Fails if what is sent to a process cannot be sent, or the format is not honored."""
     monkeypatch.setattr(
         module, "parallel", lambda work, jobs, nj: map(work, pickle.loads(pickle.dumps(jobs)))
     )

@@ -41,7 +41,7 @@ def test_check_writes_nothing(data):
     ("lines", "message"),
     [
         (["1 u1 u2", "0 u1 u9"], "1 of 2 trials name 1 utterances that .* lacks: u9"),
-        (["1 u1 u2", "0 u1 u2"], "u1 u2 is labelled 0 and 1"),
+        (["1 u1 u2", "0 u1 u2"], "u1 u2 is labeled 0 and 1"),
         (["1 u1 u2", "0 u1*a u2"], r"lacks: u1\*a"),
     ],
 )

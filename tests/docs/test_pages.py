@@ -28,7 +28,7 @@ def blocks(page, language):
 
 
 class MyEncoder(torch.nn.Module):
-    """Frames of 400 samples, and two layers that mix neighbours."""
+    """Frames of 400 samples, and two layers that mix neighbors."""
 
     def __init__(self, width):
         super().__init__()

@@ -7,7 +7,7 @@ import pytest
 from amazon_queen_builders import ar_bytes, archive_bytes
 
 QUEEN = archive_bytes({"A.SB": b"voice"})
-TERMS = b"preamble\nLicense: Some-Licence\n free to share\n"
+TERMS = b"preamble\nLicense: Some-License\n free to share\n"
 
 
 def deb_bytes(files, compression="xz"):
@@ -58,7 +58,7 @@ def test_users_file_is_unpacked(tmp_path, capsys, content, kept):
     assert (outdir / "queen.1c").read_bytes() == QUEEN
     printed = capsys.readouterr().out
     assert "not the release" in printed
-    assert ("Some-Licence, to be read in" in printed) == ("copyright" in kept)
+    assert ("Some-License, to be read in" in printed) == ("copyright" in kept)
 
 
 @pytest.mark.parametrize("name", ["../../queen.1c", "/queen.1c", "..\\..\\queen.1c"])

@@ -9,7 +9,7 @@ from corpus_sets import (
     UNKNOWN,
     Clip,
     build_sets,
-    normalise,
+    normalize,
     same_content,
     split_clips,
     thin_out,
@@ -36,8 +36,8 @@ from queen_archive import QueenError
         (None, None),
     ],
 )
-def test_normalise(text, words):
-    assert normalise(text) == words
+def test_normalize(text, words):
+    assert normalize(text) == words
 
 
 def clips_of(speaker, count, seconds=2.0, words=True):

@@ -195,7 +195,7 @@ def test_tables_of_parts_agree():
 
 
 class RangeServer(http.server.SimpleHTTPRequestHandler):
-    """OpenSLR's way: honours Range, and 416 with the size past the end."""
+    """OpenSLR's way: honors Range, and 416 with the size past the end."""
 
     asked: list = []  # noqa: RUF012
     cut: dict = {}  # noqa: RUF012

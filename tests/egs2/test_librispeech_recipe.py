@@ -105,7 +105,7 @@ def test_the_teacher_is_that_of_the_configuration(recipe, name, model):
 
 @pytest.mark.parametrize(("name", "bins"), zip(RECIPES, (9_440_000, 9_740_000), strict=True))
 def test_accumulation_keeps_48_utterances_and_the_updates(recipe, name, bins):
-    options = ["--ngpu", "1", "--accum_grad", "4", "--distil_args", "--use_amp true"]
+    options = ["--ngpu", "1", "--accum_grad", "4", "--distill_args", "--use_amp true"]
     calls, _ = recipe(*options, "--stage", "5", "--stop_stage", "5", name=name)
     (words,) = tool(calls, "star_run")
     assert value(words, "--accum_grad") == "4"

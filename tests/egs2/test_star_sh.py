@@ -1,4 +1,4 @@
-"""The recipe script's manners: help, misspelt options, and what must be given."""
+"""The recipe script's manners: help, misspelled options, and what must be given."""
 
 import subprocess
 from pathlib import Path
@@ -37,6 +37,7 @@ def test_help_lists_every_option_with_its_default():
         ([*NAMED, "--systems", "student studnet"], "unknown system 'studnet'"),
         ([*NAMED, "--launcher", "mpirun -n 2"], "unknown launcher 'mpirun'"),
         ([*NAMED, "--lm_args", "--lm_file 4-gram.arpa"], "give --token_type char"),
+        ([*NAMED, "--hf_repo", "me/m"], "say under which license"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(options, message):
@@ -44,6 +45,13 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(options, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_language_model_is_told_before_the_heads_are_trained(recipe):
+    """Fails if hours of training end at a decoding whose language model is not there."""
+    words = ["--token_type", "char", "--lm_args", "--lm_file 4-gram.arpa --lm_weight 2"]
+    with pytest.raises(AssertionError, match=r"--lm_args --lm_file 4-gram\.arpa: no such file"):
+        recipe("--stage", "3", "--stop_stage", "3", *words)
 
 
 def test_the_demo_links_to_the_template():

@@ -73,7 +73,7 @@ def test_data_sh_writes_every_set(tree, lists, tmp_path):
     dev = {f"id{number}" for number in DEV}
     assert speakers(data / "sv_train") == dev
     assert len(read_table(data / "sv_train" / "wav.scp")) == 8 * len(DEV)
-    assert speakers(data / "distil_train") == speakers(data / "distil_valid") == dev
+    assert speakers(data / "distill_train") == speakers(data / "distill_valid") == dev
     assert speakers(data / "sv_test") == {f"id{number}" for number in TEST}
     found = [f"{t.label} {t.first} {t.second}" for t in read_trials(data / "sv_test" / "vox1_o")]
     assert found == [line.replace(".wav", "").replace("/", "-") for line in trials()]
@@ -244,7 +244,7 @@ def test_labels_that_contradict_the_names(tree, lists, tmp_path, stops):
     path = copy / "veri_test.txt"
     path.write_text(path.read_text().replace("1 id10270", "0 id10270", 1))
     message = stops(prepare, *options(tree, copy, tmp_path / "data", *PARTIAL))
-    assert "are labelled 0, but their names say 1" in message
+    assert "are labeled 0, but their names say 1" in message
 
 
 def test_trees_that_are_none(tree, lists, tmp_path, stops):

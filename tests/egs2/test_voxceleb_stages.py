@@ -70,8 +70,8 @@ def test_the_recipe_links_to_the_template():
     ("options", "message"),
     [
         ([], "--student DIR_OR_HUB_NAME is required"),
-        (["--student", "x", "--distil", "true"], "not both"),
-        (["--distil", "maybe"], "--distil must be true or false"),
+        (["--student", "x", "--distill", "true"], "not both"),
+        (["--distill", "maybe"], "--distill must be true or false"),
         (["--student"], "--student needs a value"),
     ],
 )
@@ -123,14 +123,14 @@ def test_checks_before_hours_are_spent(recipe):
 def test_distilling_here(recipe):
     """Fails if a student of one's own is not trained on the sets without test speakers."""
     done = call(
-        *("--distil", "true", "--python", "./python", "--stage", "5", "--stop_stage", "5"),
+        *("--distill", "true", "--python", "./python", "--stage", "5", "--stop_stage", "5"),
         cwd=recipe.folder,
     )
     assert done.returncode == 0, done.stderr
     words = (recipe.folder / "calls").read_text().split("|")
     assert "star_train" in words
-    assert "dump/raw/distil_train/wav.scp,speech,sound" in words
-    assert "dump/raw/distil_valid/wav.scp,speech,sound" in words
+    assert "dump/raw/distill_train/wav.scp,speech,sound" in words
+    assert "dump/raw/distill_valid/wav.scp,speech,sound" in words
 
 
 def test_verification_is_trained_on_every_system(recipe):

@@ -11,7 +11,7 @@ import yaml
 from espnet_star.errors import StarError
 from espnet_star.espnet3 import launch
 from espnet_star.espnet3.optimizer import adamw
-from espnet_star.espnet3.plan import announce
+from espnet_star.espnet3.plan import log_plan
 from espnet_star.espnet3.record import espnet2_options
 from espnet_star.files.run_lock import exclusive
 
@@ -149,14 +149,14 @@ def test_a_plan_that_cannot_be_meant_is_refused(base, system, tmp_path, caplog):
     caplog.set_level("INFO")
     paths = {"recipe_dir": str(tmp_path)}
     config = read(write(tmp_path / "training.yaml", base, paths))
-    announce(config)
+    log_plan(config)
     assert "effective batch 4.0 utterances" in caplog.text
     assert "decays over 100 updates, of which only 4 are made" in caplog.text
     with pytest.raises(StarError, match="the learning rate was meant for 48"):
-        announce(merged(config, {"model": {"expected_batch": 48}}))
+        log_plan(merged(config, {"model": {"expected_batch": 48}}))
     loader = {"iter_factory": {"batches": {"shape_files": [f"{tmp_path}/utt2num_samples"]}}}
     with pytest.raises(StarError, match="run the stage create_dataset"):
-        announce(merged(config, {"dataloader": {"train": loader}}))
+        log_plan(merged(config, {"dataloader": {"train": loader}}))
 
 
 def test_one_run_a_folder(base, system, tmp_path):
@@ -174,8 +174,8 @@ def test_options_of_the_export_are_checked(system, tmp_path):
     args = system.export_args(tmp_path, {"license": "cc-by-4.0", "name": None, "speed": False})
     assert (args.license, args.name, args.speed) == ("cc-by-4.0", None, False)
     assert args.output_dir == str(tmp_path / "student")
-    with pytest.raises(StarError, match=r"key of export 'licence'.*Did you mean 'license'"):
-        system.export_args(tmp_path, {"licence": "cc-by-4.0"})
+    with pytest.raises(StarError, match=r"key of export 'license'.*Did you mean 'license'"):
+        system.export_args(tmp_path, {"license": "cc-by-4.0"})
     with pytest.raises(StarError, match="export"):
         system.export_args(tmp_path, {"seed": "many"})
 
@@ -201,7 +201,7 @@ def test_a_directory_that_is_not_prepared_is_refused(system, tmp_path, make_spee
 
 
 def test_marked_parameters_are_not_decayed():
-    """Fails if biases and norms shrank with the rest, or were left out of the optimiser."""
+    """Fails if biases and norms shrank with the rest, or were left out of the optimizer."""
     params = [torch.nn.Parameter(torch.ones(3)) for _ in range(4)]
     params[1]._optim = params[3]._optim = {"weight_decay": 0.0}
     groups = adamw(iter(params), lr=0.1, weight_decay=0.5).param_groups

@@ -80,7 +80,7 @@ def test_a_student_does_not_care(tiny_student, tmp_path):
 
 
 def test_what_else_is_not_installed_is_one_line(asking):
-    """Quantised weights need a package of their own."""
+    """Quantized weights need a package of their own."""
     name = asking("hubert", quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(StarError, match=r"not installed|cannot load the weights") as caught:
         build_teacher(name)

@@ -113,7 +113,7 @@ def features(block, state, convs, wave):
 
 
 def positions(x, state, block):
-    """Weight-normalised grouped convolution; an even kernel drops its last frame."""
+    """Weight-normalized grouped convolution; an even kernel drops its last frame."""
     v, g = state["encoder.pos_conv.0.weight_v"], state["encoder.pos_conv.0.weight_g"]
     weight = g * v / v.square().sum((0, 1), keepdim=True).sqrt()
     kernel = block["conv_pos"]

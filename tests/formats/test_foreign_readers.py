@@ -76,7 +76,7 @@ def test_transformers_in_a_padded_batch(exported, waves):
 
 
 def test_the_feature_extractor_changes_no_sample(exported, waves):
-    """Fails if transformers would normalise waveforms that the student has never seen so."""
+    """Fails if transformers would normalize waveforms that the student has never seen so."""
     extractor = AutoFeatureExtractor.from_pretrained(exported[1])
     batch = extractor(waves, sampling_rate=16000, padding=True, return_tensors="pt")
     assert batch["attention_mask"].sum(dim=1).tolist() == LENGTHS

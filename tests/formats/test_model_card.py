@@ -13,7 +13,7 @@ from espnet_star.errors import StarError
 from espnet_star.formats.model_card import (
     Card,
     StudentFacts,
-    check_licence,
+    check_license,
     is_foreign,
     model_card,
 )
@@ -43,7 +43,7 @@ def card(tiny_student):
 
 
 def test_the_hub_reads_the_header(card):
-    data = ModelCard(card(licence="apache-2.0")).data.to_dict()
+    data = ModelCard(card(license="apache-2.0")).data.to_dict()
     assert data["license"] == "apache-2.0"
     assert data["base_model"] == "org/teacher"
     assert data["library_name"] == "transformers"
@@ -71,8 +71,8 @@ def test_facts_stand_in_the_card(card):
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
     assert yaml.safe_load(block) == OPTIONS
     assert "## Results" not in card()
-    assert "`apache-2.0`" in card(licence="apache-2.0")
-    assert "terms of both" not in card(licence="apache-2.0")
+    assert "`apache-2.0`" in card(license="apache-2.0")
+    assert "terms of both" not in card(license="apache-2.0")
 
 
 def test_random_weights_have_no_teacher(card):
@@ -82,7 +82,7 @@ def test_random_weights_have_no_teacher(card):
     assert "Objective" not in text
 
 
-def test_padding_is_told_as_the_front_normalises(card, tiny_options):
+def test_padding_is_told_as_the_front_normalizes(card, tiny_options):
     layer = StarEncoder(**(tiny_options | {"feat_extract_norm": "layer"}))
     assert "group norm over time" in card()
     assert "group norm over time" not in card(layer)
@@ -121,8 +121,8 @@ def test_a_readme_of_somebody_else_is_told_apart(card, tmp_path):
     assert is_foreign(tmp_path)
 
 
-def test_licences_are_identifiers():
-    assert check_licence("cc-by-nc-4.0") == "cc-by-nc-4.0"
+def test_licenses_are_identifiers():
+    assert check_license("cc-by-nc-4.0") == "cc-by-nc-4.0"
     for text in ("", "Apache License 2.0", "mit\nlicense: other"):
         with pytest.raises(StarError, match=r"must be an identifier such as apache-2\.0"):
-            check_licence(text)
+            check_license(text)

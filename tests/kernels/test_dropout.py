@@ -9,13 +9,13 @@ from espnet_star.students.layers import Dropout
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5])
 def test_rate_of_the_mask(p):
-    """Each of the four elements of a draw, and neighbours among each other."""
+    """Each of the four elements of a draw, and neighbors among each other."""
     keep = keep_mask((400, 1000), p)
     dropped = (1 - keep.double()).view(-1, 4)
     deviation = (p * (1 - p) / len(dropped)) ** 0.5
     assert (dropped.mean(dim=0) - p).abs().max() < 5 * deviation
-    centred = dropped - p
-    products = (centred[:, :1] * centred[:, 1:]).mean(dim=0)
+    centered = dropped - p
+    products = (centered[:, :1] * centered[:, 1:]).mean(dim=0)
     assert products.abs().max() < 5 * p * (1 - p) / len(dropped) ** 0.5
 
 

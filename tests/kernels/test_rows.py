@@ -127,7 +127,7 @@ def test_a_torch_without_onednn_runs_too(run, monkeypatch):
 
 
 def test_the_folded_norm_survives_smooth_loud_and_offset_speech(tiny_options):
-    """Neighbouring samples alike: the variance of a difference cancels in float32."""
+    """Neighboring samples alike: the variance of a difference cancels in float32."""
     student = StarEncoder(**tiny_options)
     time = torch.arange(16000) / 16000
     speech = (0.9 * torch.sin(2 * torch.pi * 100 * time) + 1e-4 * torch.randn(16000) + 0.05)[None]

@@ -44,14 +44,14 @@ def test_names_weights_and_options():
     ],
 )
 def test_mistakes_are_named(entries, message):
-    """Fails if a misspelt configuration trains something else in silence, or a traceback."""
+    """Fails if a misspelled configuration trains something else in silence, or a traceback."""
     with pytest.raises(StarError) as error:
         build_losses(entries, SHAPE, SHAPE)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_pre_norm_teacher_gets_layer_normalised_targets():
+def test_a_pre_norm_teacher_gets_layer_normalized_targets():
     teacher = Shape(layers=2, width=4, pre_norm=True)
     for conf, expected in (({}, "layer_norm"), ({"target_norm": "none"}, "none")):
         (built,) = build_losses([{"name": "temporal_gram", "conf": conf}], SHAPE, teacher)

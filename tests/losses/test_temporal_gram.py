@@ -82,7 +82,7 @@ CASES = [  # layers, lengths, student's width, teacher's width
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("layers", "lengths", "s_width", "t_width"), CASES)
 def test_equals_loops_over_frame_pairs(form, layers, lengths, s_width, t_width, seed):
-    """Fails on any wrong index, width or normalisation, or if padding (NaN) gets in."""
+    """Fails on any wrong index, width or normalization, or if padding (NaN) gets in."""
     student = random_states(layers, lengths, s_width, seed)
     teacher = random_states(layers, lengths, t_width, seed + 100)
     expected = naive(student, teacher, lengths)
@@ -162,7 +162,7 @@ def test_gradcheck(form):
     student = random_states(2, lengths, 2, 0).requires_grad_()
     for norm in ("none", "layer_norm"):
         loss = partial(compare, TemporalGramLoss, target_norm=norm)
-        # The width-by-width products of two channels would be all signs once normalised.
+        # The width-by-width products of two channels would be all signs once normalized.
         states = torch.cat([student.detach(), student.detach().square()], dim=-1).requires_grad_()
         torch.autograd.gradcheck(
             lambda x, loss=loss: loss(outputs(x, lengths), teacher)[0], states, atol=1e-6
@@ -241,7 +241,7 @@ def test_batch_scope_takes_the_batch_as_one_utterance():
         )
 
 
-def test_a_misspelt_scope_is_named():
+def test_a_misspelled_scope_is_named():
     with pytest.raises(ValueError, match=r"unknown scope 'bach'. Did you mean 'batch'"):
         TemporalGramLoss(SHAPE, SHAPE, scope="bach")
 

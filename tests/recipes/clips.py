@@ -97,7 +97,7 @@ def draw(
                 f"{what} needs {wanted[place]} clips of speaker {speaker}, the source has "
                 f"{len(clips)} of a fitting length; give more data directories"
             )
-        # Spread over what the speaker says, since neighbours are one dialogue.
+        # Spread over what the speaker says, since neighbors are one dialogue.
         step = len(clips) / wanted[place]
         drawn[place] = speaker, [clips[int(index * step)] for index in range(wanted[place])]
     return [drawn[place] for place in range(len(wanted))]

@@ -35,7 +35,7 @@ case "${recipe}" in
         # batches are made within each of the two processes and so hold fewer utterances.
         more=("--model starwavlm --teacher teachers/wavlm --stage 4 --stop_stage 5 --cpu_ranks 1"
             "--model starwav2vec2 --teacher teachers/wav2vec2 --train_shards dump/shards/train_960 --stage 2 --stop_stage 5
-                --distil_args --expected_batch=4") ;;
+                --distill_args --expected_batch=4") ;;
     *) tests=test_clean ;;
 esac
 options+=(--asr_test "${tests}")

@@ -34,7 +34,7 @@ TABLES = {
     "| PROJECT TITLE",
     "BOOKS.TXT": ";ID   | TITLE | AUTHOR/S",
     "README.TXT": "A miniature in the layout of LibriSpeech, made to rehearse a recipe.",
-    "LICENSE.TXT": "The sound has the licence of the corpus that it was made from.",
+    "LICENSE.TXT": "The sound has the license of the corpus that it was made from.",
 }
 
 

@@ -25,7 +25,7 @@ SHAPE = dict(
     num_conv_pos_embedding_groups=4,
 )
 # Class name in transformers, what its Base model has beyond the shape, and whether its
-# published preprocessor normalises the waveform.
+# published preprocessor normalizes the waveform.
 FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "hubert": ("Hubert", {}, True),
     "wavlm": ("WavLM", {"num_buckets": 320, "max_bucket_distance": 800}, False),
@@ -44,7 +44,7 @@ def make(family: str, outdir: Path, seed: int = 0) -> Path:
     Returns:
         The teacher's folder.
     """
-    name, extra, normalise = FAMILIES[family]
+    name, extra, normalize = FAMILIES[family]
     torch.manual_seed(seed)
     config = getattr(transformers, f"{name}Config")(**SHAPE, **extra)
     model = getattr(transformers, f"{name}Model")(config)
@@ -53,7 +53,7 @@ def make(family: str, outdir: Path, seed: int = 0) -> Path:
         feature_size=1,
         sampling_rate=16000,
         padding_value=0.0,
-        do_normalize=normalise,
+        do_normalize=normalize,
         return_attention_mask=False,
     )
     preparation.save_pretrained(outdir / family)

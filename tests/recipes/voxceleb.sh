@@ -11,7 +11,7 @@ make_corpus() {
 options=(--voxceleb1 corpus --data_opts "--allow_partial true --valid_trials 20"
     --teacher teachers/hubert --ngpu 0 --cpu_ranks 2 --nj 2 --head_nj 2
     --systems "student logmel")
-first=(--distil true)
+first=(--distill true)
 packs=(student sid sv)
 for system in student logmel; do
     expect+=("${system}.sid_acc" "${system}.sv_eer" "${system}.sv_mindcf"

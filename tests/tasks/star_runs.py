@@ -62,7 +62,7 @@ def distillation(teacher, data, exp, student, *extra):
     return [*training(data, exp), *options, *map(str, extra)]
 
 
-def spoilt(data, target, *keys, value=math.nan, count=8):
+def spoiled(data, target, *keys, value=math.nan, count=8):
     """First utterances of the data; the recordings named hold a sample that is no number."""
     target.mkdir()
     lines = sorted((data / "wav.scp").read_text().splitlines())[:count]
@@ -79,7 +79,7 @@ def spoilt(data, target, *keys, value=math.nan, count=8):
     return target
 
 
-def distil(command):
+def distill(command):
     """Run one; also the target of a process of its own."""
     from espnet_star.tasks.star import StarTask
 
@@ -107,7 +107,7 @@ def _quiet(command, kill_at):
         if kill_at is not None:
             {"log": _die_at_log, "save": _die_at_save}[kill_at[0]](*kill_at[1:])
         try:
-            distil(command)
+            distill(command)
         except BaseException:
             traceback.print_exc(file=log)
             raise

@@ -48,7 +48,7 @@ def test_one_utterance_is_named(saying, head, tmp_path, caplog):
     assert (tmp_path / "exp" / "valid.loss.best.pth").exists()
 
 
-def test_a_set_that_cannot_be_learnt_is_refused(saying, head, tmp_path, capsys):
+def test_a_set_that_cannot_be_learned_is_refused(saying, head, tmp_path, capsys):
     """It would end with loss 0 and the weights as they were, exit 0."""
     data = saying(all="AB" * 15)
     with pytest.raises(SystemExit) as stop:

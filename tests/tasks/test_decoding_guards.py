@@ -134,7 +134,7 @@ def test_archives_of_integers_are_not_decoded_as_floats(asr, clips, tmp_path, ca
 
 def test_archives_train_as_the_files_they_hold(command, data_directory, tmp_path):
     """Fails if integer samples of Kaldi's archives reach a student as they are, or not at all."""
-    from star_runs import assert_same_weights, distil
+    from star_runs import assert_same_weights, distill
 
     table = read_table(data_directory / "wav.scp")
     (tmp_path / "data").mkdir()
@@ -148,8 +148,8 @@ def test_archives_train_as_the_files_they_hold(command, data_directory, tmp_path
     lengths = (data_directory / "utt2num_samples").read_text()
     (tmp_path / "data" / "utt2num_samples").write_text(lengths)
     made = command(tmp_path / "ark", "--max_epoch", 1, data=tmp_path / "data")
-    distil([part.replace("speech,sound", "speech,kaldi_ark") for part in made])
-    distil(command(tmp_path / "wav", "--max_epoch", 1))
+    distill([part.replace("speech,sound", "speech,kaldi_ark") for part in made])
+    distill(command(tmp_path / "wav", "--max_epoch", 1))
     assert_same_weights(tmp_path / "ark", tmp_path / "wav")
 
 

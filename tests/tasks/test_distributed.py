@@ -12,12 +12,12 @@ from star_runs import (
     ZERO_DROPOUT,
     assert_same_updates,
     assert_same_weights,
-    distil,
+    distill,
     join,
     log_of,
     pairs,
     ranks,
-    spoilt,
+    spoiled,
     statistics,
     weights,
 )
@@ -34,14 +34,14 @@ SAME += [*pairs("--encoder_conf", ZERO_DROPOUT), "--losses", LOSSES]
 @pytest.fixture(scope="module")
 def seven(data_directory, tmp_path_factory):
     """Data of seven utterances."""
-    return spoilt(data_directory, tmp_path_factory.mktemp("seven") / "data", count=7)
+    return spoiled(data_directory, tmp_path_factory.mktemp("seven") / "data", count=7)
 
 
 @pytest.fixture(scope="module")
 def single(command, seven, tmp_path_factory):
     """The joint batches in one process."""
     exp = tmp_path_factory.mktemp("single") / "exp"
-    distil(command(exp, *SAME, data=seven))
+    distill(command(exp, *SAME, data=seven))
     return exp
 
 
@@ -49,7 +49,7 @@ def single(command, seven, tmp_path_factory):
 def start_weights(command, tmp_path_factory):
     """What the training starts from: a learning rate of zero moves nothing."""
     exp = tmp_path_factory.mktemp("start") / "exp"
-    distil(command(exp, *SAME, "--optim_conf", "lr=0.0", "--max_epoch", 1))
+    distill(command(exp, *SAME, "--optim_conf", "lr=0.0", "--max_epoch", 1))
     return weights(exp)
 
 
@@ -67,7 +67,7 @@ def test_two_ranks_equal_one_process(command, seven, tmp_path, single, start_wei
 def test_with_accumulated_gradients_as_well(command, seven, tmp_path, start_weights):
     """Three batches of three and two, an update every two."""
     more = [*SAME, "--accum_grad", 2, "--batch_size", 2]
-    distil(command(tmp_path / "one", *more, data=seven))
+    distill(command(tmp_path / "one", *more, data=seven))
     join(ranks(command(tmp_path / "two", *more, data=seven), tmp_path / "meet"))
     assert_same_updates(tmp_path / "two", tmp_path / "one", start_weights)
 
@@ -101,8 +101,8 @@ def test_a_bad_loss_on_one_rank_is_skipped_on_both(
     command, data_directory, tmp_path, start_weights
 ):
     """Fails if ranks go apart, or the good rank's loss is counted for both."""
-    data = spoilt(data_directory, tmp_path / "data", "s1_3", value=math.inf)
-    distil(command(tmp_path / "one", *SAME, data=data))
+    data = spoiled(data_directory, tmp_path / "data", "s1_3", value=math.inf)
+    distill(command(tmp_path / "one", *SAME, data=data))
     made = command(tmp_path / "two", *SAME, data=data)
     join(ranks(made, tmp_path / "meet"))
     assert_same_updates(tmp_path / "two", tmp_path / "one", start_weights)
@@ -118,14 +118,14 @@ def test_a_bad_loss_on_one_rank_is_skipped_on_both(
 
 def test_nothing_but_bad_steps_ends_both_ranks(command, data_directory, tmp_path):
     """Fails if a rank waits for one that has given up."""
-    data = spoilt(data_directory, tmp_path / "data", "s0_2", "s1_3")
+    data = spoiled(data_directory, tmp_path / "data", "s0_2", "s1_3")
     made = command(tmp_path / "two", *SAME, data=data)
     join(ranks(made, tmp_path / "meet"), 1)
     assert log_of(made).read_text().count("epoch 1 of training made no update") >= 2
 
 
 def test_killed_and_resumed_on_two_ranks(command, tmp_path):
-    """Fails if a resumed rank starts from another state than its neighbour; with dropout."""
+    """Fails if a resumed rank starts from another state than its neighbor; with dropout."""
     made = command(tmp_path / "whole", "--max_epoch", 3)
     join(ranks(made, tmp_path / "meet"))
     made = command(tmp_path / "exp", "--max_epoch", 3)
@@ -140,7 +140,7 @@ def test_killed_and_resumed_on_two_ranks(command, tmp_path):
 
 
 def test_an_objective_over_the_batch_says_what_ranks_do_to_it(command, tmp_path):
-    """Fails if a user is not told that two ranks optimise something else than one."""
+    """Fails if a user is not told that two ranks optimize something else than one."""
     losses = "[{name: temporal_gram, conf: {scope: batch}}]"
     made = command(tmp_path / "two", "--losses", losses, "--dry_run", "true")
     join(ranks(made, tmp_path / "meet"))

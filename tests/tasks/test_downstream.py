@@ -185,7 +185,7 @@ def test_a_missing_student_is_one_line(data_directory, tmp_path, capsys):
 
 @pytest.mark.parametrize("normalize", ["global_mvn", "utterance_mvn"])
 @pytest.mark.parametrize("task", ["asr", "cls"])
-def test_samples_are_not_normalised_as_features(
+def test_samples_are_not_normalized_as_features(
     data_directory, student, tmp_path, capsys, task, normalize
 ):
     """Fails if a training whose masks are samples by samples starts, and the kernel ends it."""

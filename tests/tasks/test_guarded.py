@@ -4,7 +4,7 @@ import re
 import signal
 
 import pytest
-from star_runs import distil, join, log_of, ranks, spoilt, start
+from star_runs import distill, join, log_of, ranks, spoiled, start
 
 from espnet_star.errors import StarError
 from espnet_star.files.run_lock import exclusive
@@ -29,7 +29,7 @@ def test_the_rank_that_is_left_names_the_one_that_died(command, tmp_path):
 
 
 def test_fewer_utterances_than_ranks(command, data_directory, tmp_path):
-    made = command(tmp_path / "exp", data=spoilt(data_directory, tmp_path / "data", count=1))
+    made = command(tmp_path / "exp", data=spoiled(data_directory, tmp_path / "data", count=1))
     join(ranks(made, tmp_path / "meet"), 1)
     assert "utt2num_samples (train): 1 utterances for 2 processes" in log_of(made).read_text()
 
@@ -38,7 +38,7 @@ def test_a_clip_longer_than_a_batch_trains(command, tmp_path, caplog):
     """Fails if such clips are refused, left out unasked, or trained on without a word."""
     caplog.set_level("INFO")
     bins = ["--batch_type", "numel", "--batch_bins", "4600", "--max_epoch", 1]
-    distil(command(tmp_path / "one", *bins))
+    distill(command(tmp_path / "one", *bins))
     assert "is longer than a batch of 0.3 s (batch_bins 4600)" in caplog.text
     assert "the longest is s1_7 with 0.3 s" in caplog.text
     assert "passes over 8 utterances" in caplog.text
@@ -54,7 +54,7 @@ def test_a_clip_longer_than_a_batch_trains(command, tmp_path, caplog):
 
 def test_an_effective_batch_that_was_not_meant(command, tmp_path):
     with pytest.raises(StarError, match=r"effective batch is 4\.0 utterances.*meant for 48"):
-        distil(command(tmp_path / "one", "--expected_batch", "48"))
+        distill(command(tmp_path / "one", "--expected_batch", "48"))
 
 
 def test_the_plan_counts_all_ranks(command, tmp_path):

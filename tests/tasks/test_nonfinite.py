@@ -7,9 +7,9 @@ import torch
 from star_runs import (
     ZERO_DROPOUT,
     assert_same_weights,
-    distil,
+    distill,
     pairs,
-    spoilt,
+    spoiled,
     states,
     statistics,
 )
@@ -28,12 +28,12 @@ def test_a_bad_batch_is_skipped_counted_and_kept_out_of_averages(
     """Fails if one broken recording stops the training, changes it, or hides the best epoch."""
     caplog.set_level("WARNING")
     # Batches of four: the broken one is of the second, so a run of the first is the same.
-    data = spoilt(data_directory, tmp_path / "data", "s1_3", value=value)
-    few = spoilt(data_directory, tmp_path / "few", count=4)
+    data = spoiled(data_directory, tmp_path / "data", "s1_3", value=value)
+    few = spoiled(data_directory, tmp_path / "few", count=4)
     exp, clean = tmp_path / "exp", tmp_path / "clean"
-    distil(command(exp, *PLAIN, data=data))
+    distill(command(exp, *PLAIN, data=data))
     assert "the loss is not finite; the step is skipped. Utterances: s1_3\n" in caplog.text
-    distil(command(clean, *PLAIN, data=few))
+    distill(command(clean, *PLAIN, data=few))
     assert_same_weights(exp, clean)
     for epoch in (1, 2):
         for section in ("train", "valid"):
@@ -46,9 +46,9 @@ def test_a_bad_batch_is_skipped_counted_and_kept_out_of_averages(
 
 def test_an_update_of_several_batches_is_skipped_as_a_whole(command, data_directory, tmp_path):
     """Fails if accum_grad lets a NaN into the weights, or a broken update through."""
-    data = spoilt(data_directory, tmp_path / "data", "s1_3")
+    data = spoiled(data_directory, tmp_path / "data", "s1_3")
     more = ["--batch_size", 2, "--accum_grad", 2, "--grad_clip", "inf"]
-    distil(command(tmp_path / "exp", *more, data=data))
+    distill(command(tmp_path / "exp", *more, data=data))
     saved = states(tmp_path / "exp")
     # Two of the four batches come with the broken one or are it, whatever their order.
     steps = {int(state["step"]) for state in saved["optimizers"][0]["state"].values()}
@@ -69,7 +69,7 @@ def one_line(capsys, options):
 @pytest.mark.parametrize("clip", ["5.0", "inf"])
 def test_nothing_but_bad_steps_is_one_line(command, data_directory, tmp_path, capsys, clip):
     """Fails if a run that learns nothing ends as if it had finished."""
-    data = spoilt(data_directory, tmp_path / "data", "s0_2", "s1_3")
+    data = spoiled(data_directory, tmp_path / "data", "s0_2", "s1_3")
     line = one_line(capsys, command(tmp_path / "exp", "--grad_clip", clip, data=data))
     assert "epoch 1 of training made no update: the loss of 2 of 2 batches is NaN" in line
     assert "e.g. with s0_2;" in line or "e.g. with s1_3;" in line
@@ -78,7 +78,7 @@ def test_nothing_but_bad_steps_is_one_line(command, data_directory, tmp_path, ca
 
 def test_a_validation_without_a_finite_loss_is_one_line(command, data_directory, tmp_path, capsys):
     """Fails if the best epoch is chosen by comparing NaN with NaN."""
-    data = spoilt(data_directory, tmp_path / "data", "s0_2", "s1_3")
+    data = spoiled(data_directory, tmp_path / "data", "s0_2", "s1_3")
     options = command(tmp_path / "exp")
     place = options.index("--valid_data_path_and_name_and_type")
     options[place + 1] = f"{data}/wav.scp,speech,sound"

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 import yaml
-from star_runs import assert_same_weights, distil, distillation, join, start
+from star_runs import assert_same_weights, distill, distillation, join, start
 
 import espnet_star
 from espnet_star.bin import star_export, star_report, star_train
@@ -20,7 +20,7 @@ CHOICES += ["--losses", "[{name: 'outside:Hidden', conf: {layer: 1}}]"]
 def whole(teacher_directory, data_directory, tmp_path_factory):
     exp = tmp_path_factory.mktemp("outside") / "exp"
     command = distillation(teacher_directory, data_directory, exp, {"width": 8}, *CHOICES)
-    distil(command)
+    distill(command)
     return command, exp
 
 
@@ -29,7 +29,7 @@ def test_it_trains_resumes_and_keeps_heads_to_itself(whole, tmp_path):
     command, exp = whole
     again = [str(tmp_path / "exp") if part == str(exp) else part for part in command]
     join(start(again, ("log", "2/2epoch started")), -signal.SIGKILL)
-    distil(again)
+    distill(again)
     assert_same_weights(tmp_path / "exp", exp)
     last = torch.load(exp / "2epoch.pth")
     assert "objectives.0.head.weight" in last

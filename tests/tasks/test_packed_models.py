@@ -149,7 +149,7 @@ def test_our_own_unpacking_gives_the_same(trained, data_directory, tmp_path, cap
 
 @pytest.mark.parametrize("task", ["asr", "cls"])
 def test_the_readme_tells_lines_that_run(trained, data_directory, tmp_path, monkeypatch, task):
-    """Fails if a line of Python in the README is wrong, or licence and table are lost."""
+    """Fails if a line of Python in the README is wrong, or license and table are lost."""
     packs, before = trained
     text = readme(packs / f"{task}.zip", tmp_path)
     assert "license: cc-by-4.0" in text

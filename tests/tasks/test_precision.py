@@ -1,7 +1,7 @@
 """Whole trainings in bfloat16 on a CPU, right ones and such as fall back to float32."""
 
 import pytest
-from star_runs import assert_same_weights, distil, weights
+from star_runs import assert_same_weights, distill, weights
 
 LOW = ["--teacher_conf", "dtype=bfloat16", "--model_conf", "cpu_dtype=bfloat16"]
 
@@ -14,10 +14,10 @@ def test_a_faulty_processor_trains_in_float32_and_goes_on_so(command, tmp_path, 
     """Fails if garbage were distilled or kept in a cache, or a resumed run differed."""
     exp, plain = tmp_path / "exp", tmp_path / "plain"
     cached = [*LOW, "--model_conf", f"cache_dir={tmp_path}/states"]
-    distil(command(exp, *cached, "--max_epoch", 1))
+    distill(command(exp, *cached, "--max_epoch", 1))
     assert [line.split()[0] for line in asked(caplog)] == ["Teacher", "Student:"]
-    distil(command(exp, *cached))
-    distil(command(plain, "--model_conf", f"cache_dir={tmp_path}/states"))
+    distill(command(exp, *cached))
+    distill(command(plain, "--model_conf", f"cache_dir={tmp_path}/states"))
     assert_same_weights(exp, plain)
     assert "dtype: bfloat16" in (exp / "config.yaml").read_text()
 
@@ -26,11 +26,11 @@ def test_a_right_processor_trains_in_bfloat16_and_goes_on_so(command, tmp_path, 
     """Fails if the check drew random numbers, or a resumed run were another."""
     monkeypatch.setattr("espnet_star.encoders.bfloat16.BOUND", 1e9)  # whatever this processor does
     exp, whole, plain = (tmp_path / name for name in ("exp", "whole", "plain"))
-    distil(command(exp, *LOW, "--max_epoch", 1))
-    distil(command(exp, *LOW))
-    distil(command(whole, *LOW))
+    distill(command(exp, *LOW, "--max_epoch", 1))
+    distill(command(exp, *LOW))
+    distill(command(whole, *LOW))
     assert_same_weights(exp, whole)
-    distil(command(plain))
+    distill(command(plain))
     with pytest.raises(AssertionError):
         assert_same_weights(exp, plain)
     assert weights(exp).keys() == weights(plain).keys()

@@ -14,7 +14,7 @@ from star_runs import pairs, sound_data, training
 
 from espnet_star.bin import star_train
 from espnet_star.files.yaml_files import as_numbers
-from espnet_star.tasks.preflight.values import check_choices, check_optimizers, settle_values
+from espnet_star.tasks.preflight.values import check_choices, check_optimizers, coerce_values
 
 RNN = ["--encoder", "rnn", *pairs("--encoder_conf", ["hidden_size=8", "num_layers=1"])]
 
@@ -69,7 +69,7 @@ def archived(data):
     change(data / "wav.scp", 0, f"s0_0 {data}/all.ark:5")
 
 
-SPOILT = {
+SPOILED = {
     "all at 8 kHz": (lambda d: resampled(d, keys_of(d), 8000), r"s0_0 .*8000 Hz.*16000 Hz"),
     "one at 44.1 kHz": (lambda d: resampled(d, ["s1_7"], 44100), r"s1_7 .*44100 Hz.*16000 Hz"),
     "one stereo": (stereo, r"s1_7 .*2 channels, a student takes one"),
@@ -105,10 +105,10 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("case", SPOILT)
+@pytest.mark.parametrize("case", SPOILED)
 def test_data_that_a_student_cannot_train_on(command, data, tmp_path, capsys, case):
     """Fails if the training starts, or what is wrong with which utterance is not said."""
-    spoil, expected = SPOILT[case]
+    spoil, expected = SPOILED[case]
     spoil(data)
     told = refused(star_train, command(tmp_path / "exp", data=data), capsys)
     assert told.startswith("star_train: error: ") and re.search(expected, told), told
@@ -238,7 +238,7 @@ def test_a_speaker_that_is_not_numbered(data, tmp_path, capsys):
     assert "1 labels are not among the 1" in told and "'s1' of s1_1" in told
 
 
-def test_a_misspelt_key_of_a_class(data, tmp_path, capsys):
+def test_a_misspelled_key_of_a_class(data, tmp_path, capsys):
     """Fails if the class that refuses it is named without the option that gives it."""
     options = [*asr_options(data, tmp_path / "exp"), "--encoder", "rnn"]
     with pytest.raises(SystemExit) as stop:
@@ -283,7 +283,7 @@ def test_defaults_of_espnet_are_never_refused(name):
     parser = task.get_parser()
     args = parser.parse_args([])
     before = dict(vars(args))
-    settle_values(args, parser)
+    coerce_values(args, parser)
     check_choices(args, parser, [choice.name for choice in task.class_choices_list])
     check_optimizers(args, task.num_optimizers)
     assert vars(args) == before

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from star_runs import assert_same_weights, distil, join, start, states, statistics, weights
+from star_runs import assert_same_weights, distill, join, start, states, statistics, weights
 
 from espnet_star.errors import StarError
 
@@ -23,7 +23,7 @@ TRAINING += ["--scheduler", "warmuplr", "--scheduler_conf", "warmup_steps=3"]
 def whole(command, tmp_path_factory):
     """The same training, never stopped."""
     exp = tmp_path_factory.mktemp("whole") / "exp"
-    distil(command(exp, *TRAINING))
+    distill(command(exp, *TRAINING))
     return exp
 
 
@@ -33,7 +33,7 @@ def copy(whole, tmp_path):
 
 
 def assert_same_training(exp, whole):
-    """Weights, optimiser, schedule, averaged model and losses, bit by bit."""
+    """Weights, optimizer, schedule, averaged model and losses, bit by bit."""
     assert_same_weights(exp, whole)
     assert_same_weights(exp, whole, "valid.loss.ave.pth")
     one, other = states(exp), states(whole)
@@ -63,12 +63,12 @@ POINTS = {
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_and_resumed_is_never_stopped(whole, command, tmp_path, resumed, point):
-    """Fails if order, dropout, optimiser, schedule or files depend on the interruption."""
+    """Fails if order, dropout, optimizer, schedule or files depend on the interruption."""
     kill_at, goes_on = POINTS[point]
     stopped = command(tmp_path / "exp", *TRAINING)
     join(start(stopped, kill_at), -signal.SIGKILL)
     assert not (tmp_path / "exp" / "valid.loss.ave.pth").exists()
-    distil(stopped)
+    distill(stopped)
     assert resumed() is goes_on
     assert_same_training(tmp_path / "exp", whole)
 
@@ -82,16 +82,16 @@ def test_killed_at_any_moment(command, tmp_path, resumed, number):
         time.sleep(0.002)
     process.kill() if number == signal.SIGKILL else process.terminate()
     join(process, -number)
-    distil(command(tmp_path / "killed", *long))
+    distill(command(tmp_path / "killed", *long))
     assert resumed()
-    distil(command(tmp_path / "whole", *long))
+    distill(command(tmp_path / "whole", *long))
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_one_epoch_and_then_another_is_two_at_once(whole, command, tmp_path, resumed):
     """Fails if training on after a run that ended is another training."""
     for epochs in range(1, EPOCHS + 1):
-        distil(command(tmp_path / "exp", *TRAINING, "--max_epoch", epochs))
+        distill(command(tmp_path / "exp", *TRAINING, "--max_epoch", epochs))
     assert resumed()
     assert_same_weights(whole, tmp_path / "exp")
 
@@ -100,7 +100,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_epoch_before(whole, copy, comma
     """Fails if a full disk while the checkpoint is written costs the training."""
     path = copy / "checkpoint.pth"
     path.write_bytes(path.read_bytes()[:1000])
-    distil(command(copy, *TRAINING))
+    distill(command(copy, *TRAINING))
     assert resumed()
     assert_same_training(copy, whole)
 
@@ -108,7 +108,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_epoch_before(whole, copy, comma
 def test_a_missing_model_of_the_last_epoch_is_written_again(whole, copy, command):
     """Fails if the averaging at the end misses the last epoch's model."""
     (copy / f"{EPOCHS}epoch.pth").unlink()
-    distil(command(copy, *TRAINING))
+    distill(command(copy, *TRAINING))
     assert_same_weights(whole, copy, f"{EPOCHS}epoch.pth")
     assert (copy / "valid.loss.ave_2best.pth").exists()
 
@@ -121,7 +121,7 @@ def test_the_checkpoint_is_read_once(copy, command, monkeypatch):
         "load",
         lambda path, *args, **kw: (read.append(str(path)), load(path, *args, **kw))[1],
     )
-    distil(command(copy, *TRAINING, "--max_epoch", EPOCHS + 1))
+    distill(command(copy, *TRAINING, "--max_epoch", EPOCHS + 1))
     assert read.count(str(copy / "checkpoint.pth")) == 1
     assert weights(copy, f"{EPOCHS + 1}epoch.pth")
 
@@ -132,12 +132,12 @@ def test_nothing_whole_beside_finished_epochs_is_not_trained_over(copy, command)
         (copy / name).write_bytes((copy / name).read_bytes()[:1000])
     before = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.pth")}
     with pytest.raises(StarError, match=r"2 epochs are finished.*3epoch.pth.*nothing whole"):
-        distil(command(copy, *TRAINING))
+        distill(command(copy, *TRAINING))
     for name in ("checkpoint.pth", "checkpoint.previous.pth"):
         (copy / name).unlink()
         del before[name]
     with pytest.raises(StarError, match=r"no checkpoint\.pth"):
-        distil(command(copy, *TRAINING))
+        distill(command(copy, *TRAINING))
     assert {path.name: path.stat().st_mtime_ns for path in copy.glob("*.pth")} == before
 
 
@@ -148,7 +148,7 @@ def test_another_student_in_the_same_folder(copy, command):
     with pytest.raises(
         StarError, match=r"weights have other shapes, e\.g\. .*another --output_dir"
     ):
-        distil(command(copy, *TRAINING, "--max_epoch", EPOCHS + 1, *narrow))
+        distill(command(copy, *TRAINING, "--max_epoch", EPOCHS + 1, *narrow))
     assert (copy / "config.yaml").read_text() == config
 
 
@@ -159,8 +159,8 @@ def test_a_full_disk_is_named(command, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(StarError, match=r"could not be written to its end; .* GB are free"):
-            distil(made)
+            distill(made)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    distil([*made, "--max_epoch", "1"])
+    distill([*made, "--max_epoch", "1"])
     assert (tmp_path / "exp" / "1epoch.pth").exists()

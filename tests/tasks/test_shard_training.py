@@ -15,7 +15,7 @@ from star_runs import (
     ZERO_DROPOUT,
     assert_same_updates,
     assert_same_weights,
-    distil,
+    distill,
     join,
     log_of,
     pairs,
@@ -92,7 +92,7 @@ def test_batches_and_updates_are_told_ahead(command, shards, tmp_path, caplog):
     """Fails if a training from shards does not say what its learning rate is up against."""
     caplog.set_level(logging.INFO)
     options = ["--batch_size", 6, "--batch_type", "sorted", "--max_epoch", 1, "--accum_grad", 2]
-    distil(command(tmp_path / "exp", *options, data=shards))
+    distill(command(tmp_path / "exp", *options, data=shards))
     told = (
         "effective batch 12.0 utterances (2 batches of 6 to 6); 2 updates an epoch, 2 in 1 epochs"
     )
@@ -108,8 +108,8 @@ def test_validation_is_the_same_every_epoch(factory):
 def test_the_loss_is_that_of_files(command, shards, many_directory, tmp_path):
     """Fails if a training from shards is another training."""
     options = [*SAME, "--max_epoch", 1, "--batch_size", 24]
-    distil(command(tmp_path / "shards", *options, data=shards))
-    distil(command(tmp_path / "files", *options, data=many_directory))
+    distill(command(tmp_path / "shards", *options, data=shards))
+    distill(command(tmp_path / "files", *options, data=many_directory))
     for section in ("train", "valid"):
         one, two = (statistics(tmp_path / n, 1, section, "loss") for n in ("shards", "files"))
         assert one == pytest.approx(two, rel=1e-5)
@@ -120,9 +120,9 @@ def test_the_loss_is_that_of_files(command, shards, many_directory, tmp_path):
 def test_resumed_it_is_the_run_that_was_never_stopped(command, shards, tmp_path, resumed):
     """Fails if a resumed epoch sees other batches, or dropout draws other numbers."""
     options = [*BINS, "--num_iters_per_epoch", 5, "--num_workers", 1]
-    distil(command(tmp_path / "whole", *options, "--max_epoch", 3, data=shards))
+    distill(command(tmp_path / "whole", *options, "--max_epoch", 3, data=shards))
     for epochs in (1, 2, 3):
-        distil(command(tmp_path / "exp", *options, "--max_epoch", epochs, data=shards))
+        distill(command(tmp_path / "exp", *options, "--max_epoch", epochs, data=shards))
     assert resumed()
     assert_same_weights(tmp_path / "exp", tmp_path / "whole")
 
@@ -131,8 +131,8 @@ def test_two_ranks_equal_one_process(command, shards, tmp_path):
     """Fails if a rank reads what the other reads, or gradients are weighted otherwise."""
     # Four shards of three utterances are one batch of a rank.
     options = [*SAME, "--batch_size", 24, "--max_epoch", 1]
-    distil(command(tmp_path / "one", *options, data=shards))
-    distil(command(tmp_path / "start", *options, "--optim_conf", "lr=0.0", data=shards))
+    distill(command(tmp_path / "one", *options, data=shards))
+    distill(command(tmp_path / "start", *options, "--optim_conf", "lr=0.0", data=shards))
     made = command(tmp_path / "two", *options, data=shards)
     join(ranks(made, tmp_path / "meet"))
     assert_same_updates(tmp_path / "two", tmp_path / "one", weights(tmp_path / "start"))
@@ -209,7 +209,7 @@ def test_lists_of_files_split_in_parts_are_read_as_before(
     made = command(tmp_path / "exp", "--max_epoch", 1, "--batch_size", 6, data=many_directory)
     place = made.index("--train_data_path_and_name_and_type")
     made = [*made[:place], *options, *valid, *made[place + 8 :], "--multiple_iterator", "true"]
-    distil(made)
+    distill(made)
     assert "Building 1th iter-factory" in caplog.text
     assert states(tmp_path / "exp")["reporter"]["stats"][1]["train"]["total_count"] == 4
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import yaml
-from star_runs import distil, weights
+from star_runs import distill, weights
 
 from espnet_star.bin import star_train
 from espnet_star.distillation import StarDistillation
@@ -16,7 +16,7 @@ from espnet_star.teachers import build_teacher
 def finished(command, tmp_path_factory):
     """A distillation of two epochs in one go."""
     exp = tmp_path_factory.mktemp("exp") / "star"
-    distil(command(exp))
+    distill(command(exp))
     return exp
 
 
@@ -34,7 +34,7 @@ def test_what_a_finished_run_leaves(finished, tiny_options, teacher_directory):
 
 
 def test_training_moves_the_student(finished, command, tmp_path):
-    distil(command(tmp_path / "exp", "--max_epoch", 1))
+    distill(command(tmp_path / "exp", "--max_epoch", 1))
     first, second = weights(tmp_path / "exp"), weights(finished)
     assert any((first[name] != second[name]).any() for name in first)
 
@@ -82,7 +82,7 @@ def test_gradient_accumulation_and_both_losses_from_yaml(command, tmp_path):
     ]
     (tmp_path / "train.yaml").write_text(yaml.safe_dump({"losses": losses, "accum_grad": 2}))
     config = ["--config", tmp_path / "train.yaml"]
-    distil(command(tmp_path / "exp", *config, "--max_epoch", 1))
+    distill(command(tmp_path / "exp", *config, "--max_epoch", 1))
     saved = yaml.safe_load((tmp_path / "exp" / "config.yaml").read_text())
     assert saved["losses"] == losses
     assert saved["accum_grad"] == 2
@@ -131,7 +131,7 @@ def test_a_mistake_is_one_line_and_code_2(command, tmp_path, capsys, extra, mess
     assert "Traceback" not in captured.err
 
 
-def test_a_misspelt_key_of_a_yaml_file_is_named(command, tmp_path, capsys):
+def test_a_misspelled_key_of_a_yaml_file_is_named(command, tmp_path, capsys):
     (tmp_path / "train.yaml").write_text("max_epochs: 3\n")
     with pytest.raises(SystemExit) as stop:
         star_train.main(command(tmp_path / "exp", "--config", tmp_path / "train.yaml"))

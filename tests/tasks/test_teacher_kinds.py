@@ -5,7 +5,7 @@ import torch
 import yaml
 from espnet_experiments import HUBERT, SSL, write_experiment
 from fairseq_checkpoints import write_checkpoint
-from star_runs import distil, distillation, pairs, weights
+from star_runs import distill, distillation, pairs, weights
 
 from espnet_star.downstream.frontend import StarFrontend
 from espnet_star.errors import StarError
@@ -49,7 +49,7 @@ def test_a_distillation_that_config_yaml_can_repeat(
     """Fails if the run cannot be gone on with from what it wrote, or follows the wrong norm."""
     name, found = teacher(kind)
     exp = tmp_path / "exp"
-    distil(distillation(name, data_directory, exp, tiny_options, "--max_epoch", 1))
+    distill(distillation(name, data_directory, exp, tiny_options, "--max_epoch", 1))
     config = yaml.safe_load((exp / "config.yaml").read_text())
     assert config["teacher"] == name
     assert config["teacher_conf"] == {"kind": kind, **found}
@@ -58,7 +58,7 @@ def test_a_distillation_that_config_yaml_can_repeat(
     first = weights(exp)
     assert all(key.startswith("encoder.") for key in first)
     written = pairs("--teacher_conf", [f"{k}={v}" for k, v in config["teacher_conf"].items()])
-    distil(distillation(name, data_directory, exp, tiny_options, *written))  # resumes
+    distill(distillation(name, data_directory, exp, tiny_options, *written))  # resumes
     again = yaml.safe_load((exp / "config.yaml").read_text())
     assert again["teacher_conf"] == config["teacher_conf"]
     second = weights(exp)
@@ -92,5 +92,5 @@ def test_maps_that_are_not_there_are_missed_before_training(
     name, _ = teacher("s3prl")
     losses = ["--losses", "[{name: attention_map}]"]
     with pytest.raises(StarError, match="has no attention maps; remove the loss"):
-        distil(distillation(name, data_directory, tmp_path / "exp", tiny_options, *losses))
+        distill(distillation(name, data_directory, tmp_path / "exp", tiny_options, *losses))
     assert not (tmp_path / "exp" / "checkpoint.pth").exists()

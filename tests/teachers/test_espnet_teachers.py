@@ -125,7 +125,7 @@ def test_an_utterance_gets_the_same_in_a_batch_as_alone(task, case, attentions, 
             torch.testing.assert_close(b.sum(-1), torch.ones(b.shape[:3]))
 
 
-def test_a_long_waveform_is_normalised_in_linear_memory(experiment):
+def test_a_long_waveform_is_normalized_in_linear_memory(experiment):
     """Fails if ESPnet's mask of samples by samples (3.7 GB here) is made."""
     teacher = build_teacher(experiment("hubert", "torchaudio-pre-norm"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

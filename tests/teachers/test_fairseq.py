@@ -43,7 +43,7 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_hidden_states_are_those_of_the_library(case, saved):
-    """Fails if a name, a norm, a bias or the input's normalisation is mapped wrongly."""
+    """Fails if a name, a norm, a bias or the input's normalization is mapped wrongly."""
     path, model, normalize = saved(case)
     teacher = build_teacher(str(path))
     assert isinstance(teacher, FairseqTeacher)

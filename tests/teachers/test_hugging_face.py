@@ -112,7 +112,7 @@ def test_input_is_left_alone(checkpoint, batch):
     assert torch.equal(speech, before)
 
 
-def test_normalisation_equals_the_feature_extractor(batch):
+def test_normalization_equals_the_feature_extractor(batch):
     speech, lengths = batch
     speech[2] *= 1e-4  # quiet enough for the epsilon to matter
     extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -124,7 +124,7 @@ def test_normalisation_equals_the_feature_extractor(batch):
 
 
 @pytest.mark.parametrize("family", ["hubert", "wavlm-pre-norm"])
-def test_do_normalize_is_honoured(family, checkpoint, tmp_path, caplog):
+def test_do_normalize_is_honored(family, checkpoint, tmp_path, caplog):
     model = library(checkpoint(family))
     speech, lengths = 5 * torch.randn(1, 6000) + 3, torch.tensor([6000])
     extractor = transformers.Wav2Vec2FeatureExtractor()

@@ -79,7 +79,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize("arguments", [["star_trian"], ["-m", "espnet2.bin.star_trian"]])
-def test_a_misspelt_tool_is_one_line(arguments, capsys, started):
+def test_a_misspelled_tool_is_one_line(arguments, capsys, started):
     with pytest.raises(SystemExit) as stop:
         dispatcher.main(arguments)
     assert stop.value.code == 2
@@ -100,7 +100,7 @@ def test_a_former_name_leads_to_the_new_one(capsys):
         assert f"unknown tool '{name}'. Did you mean '{command}'?" in capsys.readouterr().err
 
 
-def test_a_misspelt_subcommand_is_one_line(capsys):
+def test_a_misspelled_subcommand_is_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         dispatcher.main(["star_data", "chek", "--data_dir", "x"])
     assert stop.value.code == 2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Distil a speech self-supervised model into a light student, put the student to work in
+# Distill a speech self-supervised model into a light student, put the student to work in
 # speech recognition and speaker identification, and compare it with what it is made from.
 # Needs no Kaldi and no ESPnet checkout: every step is a Python module.
 # shellcheck source-path=SCRIPTDIR disable=SC2046,SC2086,SC2206
@@ -34,13 +34,13 @@ channel_seed=         # Also identify speakers of the test set behind random cha
 # Distillation
 teacher=              # Hub name or directory, ESPnet experiment or pack, fairseq .pt, s3prl:NAME.
 students=train_star   # conf/NAME.yaml becomes exp/NAME; of several each is a row of the table.
-distil_args=          # More options of star_train, e.g. "--max_epoch 3".
+distill_args=          # More options of star_train, e.g. "--max_epoch 3".
 student=              # A ready student instead (directory or hub name): nothing is distilled.
 
 # Heads
 systems="teacher student undistilled logmel logmel_raw"  # What to compare: student; undistilled, with
                       # random weights; finetuned, all of it (ASR); log-mel, and raw of it (not ASR).
-frontend_conf="normalize=true"  # Layer-normalise each state before the weighted sum; SUPERB does not.
+frontend_conf="normalize=true"  # Layer-normalize each state before the weighted sum; SUPERB does not.
 asr_args=             # More options of asr_train.
 token_type=bpe        # SentencePiece, or char; the fine-tuned student's is bpe.
 vocab_size=100        # Pieces of SentencePiece.
@@ -83,6 +83,8 @@ for system in ${systems}; do
 done
 [[ ${launcher%% *} =~ ^(espnet|torchrun|slurm)$ ]] || fail "unknown launcher '${launcher%% *}'; choose from espnet torchrun slurm"
 [ -z "${lm_args}" ] || [ "${token_type}" = char ] || fail "--lm_args spells words by characters; give --token_type char"
+[ -z "${hf_repo}" ] || ! in_range 16 || [[ " ${pack_args}" == *" --license"* ]] ||
+    fail "--hf_repo uploads: say under which license, e.g. --pack_args \"--license cc-by-4.0\""
 if [ -z "${student}" ]; then
     [ -n "${train_set}${train_shards}" ] && [ -n "${valid_set}" ] || fail "--train_set and --valid_set are required"
     [ -n "${teacher}" ] || fail "--teacher is required: a hub name, a directory or a checkpoint"
@@ -141,12 +143,12 @@ speech() {  # speech SPLIT SET [FILE,NAME]
     echo "--$1_data_path_and_name_and_type ${raw}/$2/wav.scp,speech,sound --$1_shape_file ${raw}/$2/utt2num_samples"
     [ $# -lt 3 ] || echo "--$1_data_path_and_name_and_type ${raw}/$2/$3,text"
 }
-distil() {  # distil NAME COMMAND...: with the options of star_train for conf/NAME.yaml
+distill() {  # distill NAME COMMAND...: with the options of star_train for conf/NAME.yaml
     local train="--train_shards ${train_shards}"
     # A check goes by the files that shards will be made of.
     if [ -z "${train_shards}" ] || "${check}" && [ -n "${train_set}" ]; then train=$(speech train "${train_set}"); fi
     "${@:2}" --config "conf/$1.yaml" --teacher "${teacher}" --output_dir "${expdir}/$1" \
-        --resume true $(speech valid "${valid_set}") ${train} ${distil_args}
+        --resume true $(speech valid "${valid_set}") ${train} ${distill_args}
 }
 
 # The jobs of a stage are collected, run side by side with one line of progress, then scored.
@@ -212,6 +214,10 @@ if in_range 3; then
     for set in ${train_set} ${valid_set}; do check_data "${raw}/${set}"; done
     for shards in ${train_shards}; do check_data "${shards}"; done
     for set in ${asr_sets}; do check_data "${raw}/${set}" --need text; done
+    for word in ${lm_args}; do
+        [[ ${option:-} != --@(lm_file|lexicon) ]] || [ -e "${word}" ] || fail "--lm_args ${option} ${word}: no such file"
+        option=${word}
+    done
     for set in ${sid_sets}; do check_data "${raw}/${set}" --need utt2spk --train_speakers "${raw}/${sid_train}"; done
     for set in ${sv_train}; do check_data "${raw}/${set}" --need utt2spk; done
     for set in ${sv_valid}; do star star_data trials --trials "data/${set}/trials" --data_dir "${raw}/${set}"; done
@@ -223,7 +229,7 @@ fi
 if in_range 4 || "${check}"; then
     log "Stage 4: plan, and teacher ${teacher}"
     for name in ${distilled}; do
-        distil "${name}" star star_plan ${train_set:+--train "data/${train_set}" "${raw}/${train_set}"} \
+        distill "${name}" star star_plan ${train_set:+--train "data/${train_set}" "${raw}/${train_set}"} \
             --valid "data/${valid_set}" "${raw}/${valid_set}" ${prepare_args} --nj "${nj}" \
             --ranks "$(((ngpu > 0 ? ngpu : cpu_ranks) * num_nodes))" --output "${expdir}/${name}/plan.json" \
             -- --ngpu "${ngpu}"
@@ -235,7 +241,7 @@ if in_range 5; then
     log "Stage 5: distillation"
     for name in ${distilled}; do
         ! "${force}" || rm -rf "${expdir:?}/${name}"/{.train.done,checkpoint*.pth,*epoch.pth}
-        distil "${name}" star star_run --log "${expdir}/${name}/train.log" --done "${expdir}/${name}/.train.done" \
+        distill "${name}" star star_run --log "${expdir}/${name}/train.log" --done "${expdir}/${name}/.train.done" \
             --title distillation --launcher "${launcher}" --num_nodes "${num_nodes}" --ngpu "${ngpu}" \
             --cpu_ranks "${cpu_ranks}" -- ${python} -m espnet_star star_train
     done

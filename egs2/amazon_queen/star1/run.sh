@@ -30,12 +30,12 @@ fi
 rm -f .cannot_fetch
 status=0
 # The heads of recognition learn on the speech that was distilled on, as LibriSpeech serves both in
-# SUPERB: the teacher hears it once. A log-mel normalised by utterance would have nothing left to
+# SUPERB: the teacher hears it once. A log-mel normalized by utterance would have nothing left to
 # tell speakers by after mean pooling, a raw one is not what recognition is fed.
 ./star.sh \
     --valid_set valid --asr_sets "asr_train asr_valid asr_test" --sid_sets "sid_train sid_valid sid_test" \
     --prepare_args "--min_duration 0.5 --max_hours ${hours} valid=0.05 asr_valid=0.08 sid_valid=0.08" \
-    --channel_seed 0 --teacher downloads/whisper-base-encoder --distil_args "--model_conf ${cache}" \
+    --channel_seed 0 --teacher downloads/whisper-base-encoder --distill_args "--model_conf ${cache}" \
     --systems "teacher student undistilled logmel_raw" --frontend_conf "normalize=true ${cache}" \
     --inference_args "" --head_nj 2 \
     "${opts[@]}" ${rest[@]+"${rest[@]}"} || status=$?

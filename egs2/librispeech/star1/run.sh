@@ -15,14 +15,14 @@ accum_grad=1          # Parts of a step, where 48 utterances divided by ngpu do 
 train_set=train_960   # train_100 in the 100 h recipe
 asr_test="test_clean test_other dev_clean dev_other"
 skip_asr=false        # Skip recognition, and do not fetch what only it needs
-distil_args=          # More options of star_train, e.g. "--use_amp true"
+distill_args=          # More options of star_train, e.g. "--use_amp true"
 local_data_opts=      # More options of local/data.sh, e.g. "--download_dir /scratch"
 
 rest=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --model | --librispeech | --lm | --ngpu | --accum_grad | --train_set | --asr_test | \
-            --skip_asr | --distil_args | --local_data_opts)
+            --skip_asr | --distill_args | --local_data_opts)
             [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; }
             printf -v "${1#--}" '%s' "$2"
             shift 2 ;;
@@ -73,7 +73,7 @@ data_opts="--sets ${sets} --lm ${lm} ${librispeech:+--librispeech ${librispeech}
 ./star.sh \
     --local_data_opts "${data_opts} ${local_data_opts}" \
     --train_set "${train_set}" --valid_set dev --prepare_args "--max_duration 36 --max_hours dev=1" --nj 8 \
-    --teacher "${teacher}" --students "train_${model}" --distil_args "${accumulation} ${distil_args}" \
+    --teacher "${teacher}" --students "train_${model}" --distill_args "${accumulation} ${distill_args}" \
     --expdir "exp/${model}" --results "results/${model}" \
     --systems "teacher student" --frontend_conf normalize=false --ngpu "${ngpu}" \
     ${asr_opts[@]+"${asr_opts[@]}"} ${rest[@]+"${rest[@]}"}

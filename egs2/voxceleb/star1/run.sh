@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # VoxCeleb1: speaker identification as SUPERB does it, and speaker verification, with a student
 # from elsewhere (--student DIR_OR_HUB_NAME, e.g. egs2/librispeech/star1's) or one distilled on
-# VoxCeleb1 itself (--distil true). Options of star.sh (--help lists them) may follow.
+# VoxCeleb1 itself (--distill true). Options of star.sh (--help lists them) may follow.
 #   ./run.sh --voxceleb1 DIR --student DIR                     identification, x-vector
 #   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --sv_config conf/train_sv_ecapa.yaml
 #   ./run.sh --voxceleb1 DIR --student DIR --stage 12 --systems student \    full fine-tuning
@@ -13,12 +13,12 @@ set -euo pipefail
 voxceleb1=${VOXCELEB1:-}    # folder with dev/wav and test/wav, or with wav
 lists=${VOXCELEB1_LISTS:-}  # folder of the official lists; empty: beside the audio, or downloaded
 data_opts=                  # more options of local/data.sh, e.g. "--valid_speakers 40"
-distil=false                # distil a student on VoxCeleb1 first
+distill=false                # distill a student on VoxCeleb1 first
 student=                    # a ready student otherwise: directory or hub name
 rest=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --voxceleb1 | --lists | --data_opts | --distil | --student)
+        --voxceleb1 | --lists | --data_opts | --distill | --student)
             [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; }
             printf -v "${1#--}" '%s' "$2"
             shift 2 ;;
@@ -29,14 +29,14 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-case "${distil}:${student}" in
-    true:) student_opts=(--train_set distil_train --valid_set distil_valid) ;;
+case "${distill}:${student}" in
+    true:) student_opts=(--train_set distill_train --valid_set distill_valid) ;;
     false:?*) student_opts=(--student "${student}") ;;
-    true:*) echo "$0: give --student or --distil true, not both" >&2; exit 2 ;;
+    true:*) echo "$0: give --student or --distill true, not both" >&2; exit 2 ;;
     false:)
-        echo "$0: --student DIR_OR_HUB_NAME is required (or --distil true to distil one here)" >&2
+        echo "$0: --student DIR_OR_HUB_NAME is required (or --distill true to distill one here)" >&2
         exit 2 ;;
-    *) echo "$0: --distil must be true or false, got '${distil}'" >&2; exit 2 ;;
+    *) echo "$0: --distill must be true or false, got '${distill}'" >&2; exit 2 ;;
 esac
 
 # Through the environment, so that paths may hold spaces.
@@ -44,8 +44,8 @@ export VOXCELEB1=${voxceleb1} VOXCELEB1_LISTS=${lists}
 
 # VoxCeleb1's longest utterance has 145 s; the official lists need every one of them, a distillation
 # does without those of more than 30 s. SUPERB sums the states as they are.
-longest="150 distil_train=30 distil_valid=30"
-[ "${distil}" = true ] || longest=150
+longest="150 distill_train=30 distill_valid=30"
+[ "${distill}" = true ] || longest=150
 ./star.sh \
     --local_data_opts "${data_opts}" \
     "${student_opts[@]}" --teacher facebook/hubert-base-ls960 \

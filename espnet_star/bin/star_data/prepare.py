@@ -48,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--channel_seed",
         type=int,
         default=None,
-        help="Pass each utterance through a random equaliser and gain drawn from this seed",
+        help="Pass each utterance through a random equalizer and gain drawn from this seed",
     )
     parser.add_argument(
         "--allow_mismatch",

@@ -64,7 +64,7 @@ def make(args: argparse.Namespace) -> None:
     results = None if args.results is None else markdown(read_merged(args.results))
     card = Card(
         name=args.hf_repo or Path(args.output).name,
-        licence=args.license,
+        license=args.license,
         description=" ".join(args.description) if args.description else None,
         language=args.language,
         results=results,
@@ -82,8 +82,8 @@ def make(args: argparse.Namespace) -> None:
     )
     model = find_model(Path(args.expdir), KINDS[args.task], args.model_file)
     print(f"model: {model}{describe(model, args)}")
-    licence = args.license or "no licence yet (--license)"
-    print(f"{args.output}: {args.task}, {size(path.stat().st_size)}, {licence}")
+    license = args.license or "no license yet (--license)"
+    print(f"{args.output}: {args.task}, {size(path.stat().st_size)}, {license}")
 
 
 def describe(model: Path, args: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.formats.export import export_baseline, export_student
-from espnet_star.formats.model_card import CARD, Card, check_licence
+from espnet_star.formats.model_card import CARD, Card, check_license
 
 PROVEN = "the same in transformers.HubertModel (to {:.0e})"
 
@@ -73,7 +73,7 @@ def export(args: argparse.Namespace) -> None:
         return
     card = Card(
         name=args.hf_repo or Path(args.output_dir).resolve().name,
-        licence=None if args.license is None else check_licence(args.license),
+        license=None if args.license is None else check_license(args.license),
         results=None if args.results is None else markdown(read_merged(args.results)),
     )
     done = export_student(

@@ -1,4 +1,4 @@
-"""Everything the report shows of one distillation's folder, but its behaviour on speech."""
+"""Everything the report shows of one distillation's folder, but its behavior on speech."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Experiment:
 
         Returns:
             Teacher state that each student state follows (spread evenly where the objective
-            has none for it), and whether states are layer-normalised first.
+            has none for it), and whether states are layer-normalized first.
         """
         follows, normalized = spread(self.student.shape, teacher), teacher.pre_norm
         for entry in build_losses(self.config["losses"], self.student.shape, teacher):

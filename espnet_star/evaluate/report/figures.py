@@ -1,7 +1,7 @@
 """The report's figures: matplotlib without its global state, once as SVG and once as PNG.
 
 The SVG stands in the page. Its ink is ``currentColor``, so that it follows light, dark and
-print; line colours are legible on both grounds.
+print; line colors are legible on both grounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from espnet_star.evaluate.report.speech import GramPanel
 from espnet_star.outputs import SAMPLE_RATE
 
 # Mid-tones with a contrast of 3:1 or more on white and on the page's dark ground.
-COLOURS = ("#2f7fd1", "#d0622b", "#1f9a6b", "#b25fb0", "#8f8420", "#7d74d8", "#c2577b", "#708090")
+COLORS = ("#2f7fd1", "#d0622b", "#1f9a6b", "#b25fb0", "#8f8420", "#7d74d8", "#c2577b", "#708090")
 INK = "#1c2126"
 WIDTH = 5.6  # inches; with this a phone shows the 11 pt letters at 9 px
 _PIXELS = 250  # about what a Gram matrix gets in the PNG
@@ -141,16 +141,16 @@ def draw_curves(
         axes = figure.add_subplot()
         order = list(dict.fromkeys([*train, *(valid or {})]))
         for number, label in enumerate(order):
-            colour = COLOURS[number % len(COLOURS)]
-            dashes = ("-", "--", "-.", ":")[(number // len(COLOURS)) % 4]
+            color = COLORS[number % len(COLORS)]
+            dashes = ("-", "--", "-.", ":")[(number // len(COLORS)) % 4]
             if label in train:
                 line = train[label]
                 single = "o" if len(line.steps) == 1 else None
-                axes.plot(line.steps, line.values, dashes, color=colour, lw=1.6, marker=single)
+                axes.plot(line.steps, line.values, dashes, color=color, lw=1.6, marker=single)
             if valid and label in valid:
                 dots = valid[label]
-                axes.plot(dots.steps, dots.values, "D", color=colour, ms=6, mec=INK, mew=0.8)
-            axes.plot([], [], dashes, color=colour, lw=2, label=label)
+                axes.plot(dots.steps, dots.values, "D", color=color, ms=6, mec=INK, mew=0.8)
+            axes.plot([], [], dashes, color=color, lw=2, label=label)
         every = [s.values for group in (train, valid or {}) for s in group.values()]
         _scale(axes, [value for values in every for value in values])
         axes.set_title(title, loc="left", fontweight="bold")
@@ -180,10 +180,10 @@ def _last(series: Series) -> str:
     return f"{series.values[-1]:.4g}" if series.values else "none"
 
 
-def draw_gram(name: str, panel: GramPanel, normalised: bool) -> Drawing:
+def draw_gram(name: str, panel: GramPanel, normalized: bool) -> Drawing:
     """Waveform and Gram matrices of one utterance: systems side by side, layers below.
 
-    Each row has one colour scale, so that matrices of a row compare.
+    Each row has one color scale, so that matrices of a row compare.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -197,7 +197,7 @@ def draw_gram(name: str, panel: GramPanel, normalised: bool) -> Drawing:
         )
         times = np.arange(len(panel.utterance.wave)) / SAMPLE_RATE
         for axes, system in zip(grid[0], systems, strict=True):
-            axes.plot(times, panel.utterance.wave, color=COLOURS[0], lw=0.5, rasterized=True)
+            axes.plot(times, panel.utterance.wave, color=COLORS[0], lw=0.5, rasterized=True)
             axes.set_title(system, fontweight="bold")
             axes.set_xlim(0, seconds)
             axes.set_axis_off()
@@ -227,7 +227,7 @@ def draw_gram(name: str, panel: GramPanel, normalised: bool) -> Drawing:
         for axes in grid[-1]:
             axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], prune="upper"))
         grid[-1][len(systems) // 2].set_xlabel("seconds")
-        kind = "layer-normalised states, divided by the width" if normalised else "raw states"
+        kind = "layer-normalized states, divided by the width" if normalized else "raw states"
         gaps = "; ".join(
             f"layer {row.student_layer}: "
             + ", ".join(f"{system} {row.gap(system):.3g}" for system in systems[1:])
@@ -291,8 +291,8 @@ def draw_heads(name: str, task: str, heads: Sequence[HeadWeights]) -> Drawing:
         axes = figure.add_subplot()
         for number, head in enumerate(heads):
             marker = "osD^vP*X"[number % 8]
-            colour = COLOURS[number % len(COLOURS)]
-            axes.plot(head.weights, marker=marker, color=colour, lw=1.6, ms=6, label=head.system)
+            color = COLORS[number % len(COLORS)]
+            axes.plot(head.weights, marker=marker, color=color, lw=1.6, ms=6, label=head.system)
         axes.set_title(f"Layer weights, {task}", loc="left", fontweight="bold")
         axes.set_xlabel("layer (0: input of the first)")
         axes.set_ylim(bottom=0)

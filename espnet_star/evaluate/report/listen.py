@@ -55,10 +55,10 @@ def listen(experiment: Experiment, options: SpeechOptions) -> None:
     students = {"student": experiment.student}
     if options.undistilled:
         students["undistilled"] = experiment.undistilled()
-    follows, normalised = experiment.compared(teacher.shape)
+    follows, normalized = experiment.compared(teacher.shape)
     result = Comparison(
         layer_map=follows,
-        normalised=normalised,
+        normalized=normalized,
         source=str(wav_scp),
         teacher_params=sum(parameter.numel() for parameter in teacher.parameters()),
     )

@@ -142,9 +142,9 @@ def _chapter(number: int, experiment: Experiment, now: datetime) -> Chapter:
     if found is not None:
         for index, panel in enumerate(found.panels, 1):
             name = f"gram_{number}_{index}"
-            gram.figures.append(figures.draw_gram(name, panel, found.normalised))
+            gram.figures.append(figures.draw_gram(name, panel, found.normalized))
         gram.note = f"Utterances of {found.source}."
-        states = " Of layer-normalised states, as in the objective." if found.normalised else ""
+        states = " Of layer-normalized states, as in the objective." if found.normalized else ""
         note = (
             f"Over {found.utterances} utterances, {found.frames} frames, of {found.source}. "
             f"Framed: the teacher layer that a student layer follows.{states}"

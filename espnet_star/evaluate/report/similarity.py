@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from espnet_star.outputs import LayerOutputs
 
 
-def gram_matrix(state: torch.Tensor, normalised: bool) -> torch.Tensor:
+def gram_matrix(state: torch.Tensor, normalized: bool) -> torch.Tensor:
     """Temporal Gram matrix, as `TemporalGramLoss` compares it.
 
     Args:
         state: Valid frames of one utterance, ``(n, D)``.
-        normalised: Layer-normalise each frame and divide by D (``target_norm: layer_norm``),
+        normalized: Layer-normalize each frame and divide by D (``target_norm: layer_norm``),
             so that the diagonal is 1.
 
     Returns:
         ``(n, n)`` in float64.
     """
     state = state.double()
-    if normalised:
+    if normalized:
         state = _layer_norm(state) / state.shape[-1] ** 0.5
     return state @ state.T
 
@@ -32,20 +32,20 @@ def _layer_norm(state: torch.Tensor) -> torch.Tensor:
 
 
 class LinearCKA:
-    r"""Linear centred kernel alignment of every teacher layer with every student layer.
+    r"""Linear centered kernel alignment of every teacher layer with every student layer.
 
-    For centred features X and Y of the same n frames (Kornblith et al. 2019,
+    For centered features X and Y of the same n frames (Kornblith et al. 2019,
     arXiv 1905.00414):
 
     .. math:: \|Y^T X\|_F^2 / (\|X^T X\|_F \, \|Y^T Y\|_F)
 
-    It is 1 for features that are the same up to rotation and scale. Centred products are
+    It is 1 for features that are the same up to rotation and scale. Centered products are
     accumulated utterance by utterance in float64 (Chan et al. 1979), so memory does not depend
     on the number of frames: ``8 (sum D_T) (sum D_S)`` bytes and those of the layers' own.
     With few frames beside the widths every pair looks alike: take ten times as many or more.
 
     Args:
-        normalised: Layer-normalise each frame first, as ``target_norm: layer_norm`` does. The
+        normalized: Layer-normalize each frame first, as ``target_norm: layer_norm`` does. The
             few huge entries of a residual stream otherwise decide alone.
 
     Example:
@@ -57,8 +57,8 @@ class LinearCKA:
         [1.0, 1.0, 1.0]
     """
 
-    def __init__(self, normalised: bool = False) -> None:
-        self.normalised = normalised
+    def __init__(self, normalized: bool = False) -> None:
+        self.normalized = normalized
         self.frames = 0
 
     def update(self, teacher: LayerOutputs, student: LayerOutputs) -> None:
@@ -100,7 +100,7 @@ class LinearCKA:
         """``(L + 1, n, D)`` in float64, padding left out."""
         mask = outputs.mask()
         frames = torch.stack([state[mask].double() for state in outputs.hidden_states])
-        return _layer_norm(frames) if self.normalised else frames
+        return _layer_norm(frames) if self.normalized else frames
 
     def _start(self, teacher: torch.Tensor, student: torch.Tensor) -> None:
         (layers_t, _, width_t), (layers_s, _, width_s) = teacher.shape, student.shape

@@ -67,12 +67,12 @@ class Comparison:
         utterances: How many the similarity was computed over.
         frames: Their frames.
         source: The ``wav.scp`` they come from.
-        normalised: Whether states are layer-normalised first, as the objective did.
+        normalized: Whether states are layer-normalized first, as the objective did.
         teacher_params: The teacher's size.
     """
 
     layer_map: list[int]
-    normalised: bool
+    normalized: bool
     source: str
     teacher_params: int
     panels: list[GramPanel] = field(default_factory=list)
@@ -160,7 +160,7 @@ def compare(
         StarError: If an encoder gives features that are not finite.
     """
     drawn = {utterance.name for utterance in spread(utterances, panels)}
-    totals = {system: LinearCKA(result.normalised) for system in students}
+    totals = {system: LinearCKA(result.normalized) for system in students}
     for utterance in utterances:
         speech, lengths = utterance.wave[None], torch.tensor([len(utterance.wave)])
         targets = teacher.encode(speech, lengths)
@@ -189,5 +189,5 @@ def _gram_row(result: Comparison, outputs: dict[str, LayerOutputs], layer: int) 
     for system, found in outputs.items():
         index = result.layer_map[layer] if system == "teacher" else layer
         state = found.hidden_states[index][0, : int(found.lengths[0])]
-        matrices[system] = gram_matrix(state, result.normalised).numpy()
+        matrices[system] = gram_matrix(state, result.normalized).numpy()
     return GramRow(layer, result.layer_map[layer], matrices)

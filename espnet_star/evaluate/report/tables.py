@@ -19,7 +19,7 @@ from espnet_star.evaluate.report.heads import HeadWeights
 from espnet_star.evaluate.report.similarity import followed
 
 _SETTINGS = {
-    "Optimiser": ("optim", "optim_conf"),
+    "Optimizer": ("optim", "optim_conf"),
     "Schedule": ("scheduler", "scheduler_conf"),
     "Batches": ("batch_type", "batch_size", "batch_bins", "accum_grad"),
     "Length": ("max_epoch", "num_iters_per_epoch"),

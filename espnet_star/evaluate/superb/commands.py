@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Maker:
+class CommandBuilder:
     """Makes the runs of every task for one student.
 
     Attributes:

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from espnet_star.data.errors import DataError
 from espnet_star.data.kaldi import write_lines
-from espnet_star.evaluate.superb.commands import CONFIG, Maker
+from espnet_star.evaluate.superb.commands import CONFIG, CommandBuilder
 from espnet_star.evaluate.superb.config import Settings, choose
 from espnet_star.evaluate.superb.probe import probe
 from espnet_star.evaluate.superb.published import Row
@@ -22,15 +22,15 @@ from espnet_star.evaluate.superb.results import kept_values
 from espnet_star.evaluate.superb.runner import (
     DONE,
     NO_DATA,
-    Lanes,
+    GpuPool,
     State,
     data_problem,
     examine,
     needs,
     restart,
     run_states,
-    settle,
     stop_impossible,
+    write_results,
 )
 from espnet_star.evaluate.superb.student import read_upstream
 from espnet_star.evaluate.superb.table import markdown, table
@@ -61,7 +61,7 @@ class Evaluation:
     name: str | None = None
     ngpu: int = 1
 
-    def maker(self) -> tuple[Maker, list[str]]:
+    def builder(self) -> tuple[CommandBuilder, list[str]]:
         """What makes the commands, and the tasks in their order.
 
         Raises:
@@ -70,28 +70,28 @@ class Evaluation:
         if self.ngpu < 0:
             raise DataError(f"--ngpu must not be negative, got {self.ngpu}")
         names = choose(self.settings, self.tasks)
-        maker = Maker(
+        builder = CommandBuilder(
             settings=self.settings,
             upstream=read_upstream(self.upstream, self.name),
             outdir=Path(self.outdir).expanduser().absolute(),
             python=_interpreter(self.settings),
             gpu=self.ngpu > 0,
         )
-        return maker, names
+        return builder, names
 
     def commands(self) -> Iterator[str]:
         """Commands that would be run and what each task lacks, as lines for a shell."""
-        maker, names = self.maker()
-        yield f"# PATH={Path(maker.python).parent}:$PATH"
+        builder, names = self.builder()
+        yield f"# PATH={Path(builder.python).parent}:$PATH"
         for name in names:
             task = TASKS[name]
             yield f"# {name}: {task.title}"
-            problem = data_problem(maker, name)
+            problem = data_problem(builder, name)
             if problem:
                 yield f"# {problem[0]}: {problem[1]}"
             for download in task.downloads:
                 yield f"# s3prl fetches {download}"
-            for run in maker.runs(name):
+            for run in builder.runs(name):
                 yield f"# {run.folder / CONFIG}: {json.dumps(run.config)}"
                 yield shlex.join(run.command)
             if not task.problem:
@@ -111,32 +111,32 @@ class Evaluation:
             StarError: If an option cannot be used, or another run holds the folder.
         """
         stream = stream or sys.stdout
-        maker, names = self.maker()
-        with exclusive(maker.outdir, "--output_dir"):
+        builder, names = self.builder()
+        with exclusive(builder.outdir, "--output_dir"):
             if force:
-                restart(names, maker)
-            states = examine(maker, names)
-            code = self._run(maker, states, stream)
-            settle(states, maker)
-            print(_write_table(maker, states), end="", file=stream)
+                restart(names, builder)
+            states = examine(builder, names)
+            code = self._run(builder, states, stream)
+            write_results(states, builder)
+            print(_write_table(builder, states), end="", file=stream)
         return code or self._exit_code(states)
 
-    def _run(self, maker: Maker, states: list[State], stream: TextIO) -> int:
-        lanes = _lanes(self.ngpu)
+    def _run(self, builder: CommandBuilder, states: list[State], stream: TextIO) -> int:
+        gpus = _gpus(self.ngpu)
         wanted = needs(states)
         if not wanted:
             return 0
         # Scorers that s3prl starts look for "python3" on the path: let it be this one.
         path = os.environ.get("PATH", os.defpath)
-        os.environ["PATH"] = f"{Path(maker.python).parent}{os.pathsep}{path}"
-        environment = probe(maker.python, wanted | ({CUDA} if self.ngpu else set()))
+        os.environ["PATH"] = f"{Path(builder.python).parent}{os.pathsep}{path}"
+        environment = probe(builder.python, wanted | ({CUDA} if self.ngpu else set()))
         if CUDA in environment.missing:
             raise DataError(
-                f"--ngpu {self.ngpu}: {maker.python} sees no GPU ({environment.missing[CUDA]}); "
+                f"--ngpu {self.ngpu}: {builder.python} sees no GPU ({environment.missing[CUDA]}); "
                 "give --ngpu 0 to compute on the CPU"
             )
         stop_impossible(states, environment)
-        return run_states(states, maker, environment, lanes, max(1, self.ngpu), stream)
+        return run_states(states, builder, environment, gpus, max(1, self.ngpu), stream)
 
     def _exit_code(self, states: Sequence[State]) -> int:
         """A task without data counts if it was asked for."""
@@ -154,27 +154,27 @@ def _interpreter(settings: Settings) -> str:
     return found or str(Path(named).expanduser().absolute())
 
 
-def _lanes(ngpu: int) -> Lanes:
+def _gpus(ngpu: int) -> GpuPool:
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     if visible and ngpu > len(visible):
         raise DataError(
             f"--ngpu {ngpu}: CUDA_VISIBLE_DEVICES has {len(visible)} ({','.join(visible)})"
         )
-    return Lanes(ngpu, visible)
+    return GpuPool(ngpu, visible)
 
 
-def _write_table(maker: Maker, states: Sequence[State]) -> str:
+def _write_table(builder: CommandBuilder, states: Sequence[State]) -> str:
     """Write the table beside the published rows; returns it in Markdown."""
-    upstream = maker.upstream
+    upstream = builder.upstream
     values = {column: value for state in states for column, value in state.values.items()}
     asked = {state.name for state in states}
     for name in TASKS:
         if name not in asked:
-            values |= kept_values(name, maker.outdir / name, upstream)
+            values |= kept_values(name, builder.outdir / name, upstream)
     row = Row(upstream.name, upstream.params / 1e6, values)
     tasks = {s.name: {"status": s.status, "reason": s.reason} for s in states}
     content = table([row], tasks)
     text = markdown(content)
-    write_json(maker.outdir / "results.json", content)
-    write_lines(maker.outdir / "results.md", text.splitlines())
+    write_json(builder.outdir / "results.json", content)
+    write_lines(builder.outdir / "results.md", text.splitlines())
     return text

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from espnet_star.data.errors import DataError
 from espnet_star.errors import StarError
-from espnet_star.evaluate.superb.commands import Maker, Run
+from espnet_star.evaluate.superb.commands import CommandBuilder, Run
 from espnet_star.evaluate.superb.corpora import CORPORA
 from espnet_star.evaluate.superb.folders import check_identity, forget, link_scorer, prepare
 from espnet_star.evaluate.superb.probe import Environment
@@ -56,11 +56,11 @@ class State:
             self.status, self.reason = status, reason
 
 
-def examine(maker: Maker, names: Iterable[str]) -> list[State]:
+def examine(builder: CommandBuilder, names: Iterable[str]) -> list[State]:
     """Look at data and earlier results of every task, before any is run.
 
     Args:
-        maker: Makes the runs.
+        builder: Makes the runs.
         names: The tasks.
 
     Raises:
@@ -68,9 +68,9 @@ def examine(maker: Maker, names: Iterable[str]) -> list[State]:
     """
     states = []
     for name in names:
-        state = State(name, runs=maker.runs(name))
-        resume(state, maker)
-        problem = data_problem(maker, name) if state.left() else None
+        state = State(name, runs=builder.runs(name))
+        resume(state, builder)
+        problem = data_problem(builder, name) if state.left() else None
         if problem:
             state.stop(*problem)
         states.append(state)
@@ -90,37 +90,37 @@ def stop_impossible(states: Iterable[State], environment: Environment) -> None:
             state.stop(CANNOT, f"in {environment.python}: {reason}")
 
 
-def resume(state: State, maker: Maker) -> None:
+def resume(state: State, builder: CommandBuilder) -> None:
     """Take in what earlier runs have given; adds the run that depends on them."""
     for run in state.left():
-        check_identity(run, maker.upstream)
+        check_identity(run, builder.upstream)
         content = finished(run)
         if content is not None:
             state.results[run.name] = content
-    follow_up(state, maker)
+    follow_up(state, builder)
 
 
-def follow_up(state: State, maker: Maker) -> bool:
+def follow_up(state: State, builder: CommandBuilder) -> bool:
     """Add the test of the best layer once every layer has its score; true if added."""
     splits = {run.facts.get("split") for run in state.runs}
     if TASKS[state.name].problem or state.left() or "test" in splits:
         return False
     layer = best_layer(list(state.results.values()))
-    state.runs.append(maker.query_run(state.name, layer, "test"))
-    resume(state, maker)
+    state.runs.append(builder.query_run(state.name, layer, "test"))
+    resume(state, builder)
     return bool(state.left())
 
 
-def data_problem(maker: Maker, task: str) -> tuple[str, str] | None:
+def data_problem(builder: CommandBuilder, task: str) -> tuple[str, str] | None:
     """Status and reason where a task's data is absent or incomplete."""
     for name in TASKS[task].data.values():
-        corpus, root = CORPORA[name], maker.settings.source[name]
+        corpus, root = CORPORA[name], builder.settings.source[name]
         what = f"{corpus.title} from {corpus.source}; expected in it: {corpus.layout()}"
         if root is None:
             return NO_DATA, f"source: {name} is not set; {what}"
         if not root.exists():
             return NO_DATA, f"source: {name}: {root} does not exist; {what}"
-        problem = corpus.problem(root, maker.settings.check_counts)
+        problem = corpus.problem(root, builder.settings.check_counts)
         if problem:
             return INCOMPLETE, f"source: {name}: {problem}; {what}"
     for name in TASKS[task].lists:
@@ -137,12 +137,12 @@ class _Report(JobsDisplay):
         self,
         stream: TextIO,
         jobs: dict[Job, tuple[State, Run]],
-        maker: Maker,
+        builder: CommandBuilder,
         environment: Environment,
     ) -> None:
         super().__init__("SUPERB", stream, len(jobs), 0)
         self._jobs = jobs
-        self._maker = maker
+        self._builder = builder
         self._environment = environment
 
     def ended(self, process: Process) -> None:
@@ -150,7 +150,7 @@ class _Report(JobsDisplay):
         state, run = self._jobs[process.job]
         if process.code == 0:
             try:
-                content = finish_run(run, self._maker.upstream, self._environment)
+                content = finish_run(run, self._builder.upstream, self._environment)
                 state.results[run.name] = content
             except StarError as error:
                 state.stop(FAILED, f"{error}; log: {process.job.log}")
@@ -169,7 +169,7 @@ class _Report(JobsDisplay):
         super().unstarted(name, error)
 
 
-class Lanes:
+class GpuPool:
     """Starts each command on a GPU that no other has.
 
     Args:
@@ -179,23 +179,23 @@ class Lanes:
 
     def __init__(self, count: int, visible: Sequence[str] = ()) -> None:
         names = list(visible) or [str(index) for index in range(count)]
-        self._lanes: dict[str, Child | None] = dict.fromkeys(names[:count])
+        self._gpus: dict[str, Child | None] = dict.fromkeys(names[:count])
 
     def start(self, command: Sequence[str], log: TextIO, wake: threading.Event) -> Child:
         """As :class:`espnet_star.jobs.runner.Command`."""
-        if not self._lanes:
+        if not self._gpus:
             return Command(command, log, wake)
-        free = next(name for name, child in self._lanes.items() if child is None or child.ended)
+        free = next(name for name, child in self._gpus.items() if child is None or child.ended)
         child = Command(["env", f"CUDA_VISIBLE_DEVICES={free}", *command], log, wake)
-        self._lanes[free] = child
+        self._gpus[free] = child
         return child
 
 
 def run_states(
     states: Sequence[State],
-    maker: Maker,
+    builder: CommandBuilder,
     environment: Environment,
-    lanes: Lanes,
+    gpus: GpuPool,
     nj: int,
     stream: TextIO,
 ) -> int:
@@ -203,9 +203,9 @@ def run_states(
 
     Args:
         states: From `examine`.
-        maker: Makes the runs.
+        builder: Makes the runs.
         environment: What s3prl can do.
-        lanes: Hands out GPUs.
+        gpus: Hands out GPUs.
         nj: Runs at once.
         stream: Where to show progress.
 
@@ -217,12 +217,12 @@ def run_states(
     """
     while True:
         waiting = [(s, run) for s in states if not s.status for run in s.left()]
-        jobs = {_job(run, maker, stream): (state, run) for state, run in waiting}
+        jobs = {_job(run, builder, stream): (state, run) for state, run in waiting}
         if not jobs:
             return 0
-        report = _Report(stream, jobs, maker, environment)
+        report = _Report(stream, jobs, builder, environment)
         report.end(f"{len(jobs)} runs, {nj} at once")
-        pool = Pool(list(jobs), nj, report, lanes.start, keep_going=True)
+        pool = Pool(list(jobs), nj, report, gpus.start, keep_going=True)
         pool.run()
         report.conclude(pool.signals)
         if pool.signals:
@@ -230,20 +230,20 @@ def run_states(
                 if state.left():
                     state.stop(UNFINISHED, "the same command again continues it")
             return 128 + pool.signals[0]
-        if not any([follow_up(state, maker) for state in states if not state.status]):
+        if not any([follow_up(state, builder) for state in states if not state.status]):
             return 0
 
 
-def _job(run: Run, maker: Maker, stream: TextIO) -> Job:
-    for message in prepare(run, maker.upstream):
+def _job(run: Run, builder: CommandBuilder, stream: TextIO) -> Job:
+    for message in prepare(run, builder.upstream):
         print(message, file=stream)
     if run.task == "sd":
-        link_scorer(run, maker.settings.dscore)
-    steps = maker.settings.tasks[run.task].steps
+        link_scorer(run, builder.settings.dscore)
+    steps = builder.settings.tasks[run.task].steps
     return Job(run.name, run.folder / LOG, run.command, max_epoch=steps)
 
 
-def settle(states: Iterable[State], maker: Maker) -> None:
+def write_results(states: Iterable[State], builder: CommandBuilder) -> None:
     """Write the result of every task whose runs are all there.
 
     Raises:
@@ -252,12 +252,12 @@ def settle(states: Iterable[State], maker: Maker) -> None:
     for state in states:
         if not state.left() and not state.status:
             results = [state.results[run.name] for run in state.runs]
-            folder = maker.outdir / state.name
-            state.values = write_result(state.name, folder, results, maker.upstream)
+            folder = builder.outdir / state.name
+            state.values = write_result(state.name, folder, results, builder.upstream)
             state.status = DONE
 
 
-def restart(names: Iterable[str], maker: Maker) -> None:
+def restart(names: Iterable[str], builder: CommandBuilder) -> None:
     """Forget all earlier runs of some tasks."""
     for name in names:
-        forget(maker.outdir / name)
+        forget(builder.outdir / name)

@@ -64,7 +64,7 @@ def read_upstream(directory: str | Path, name: str | None = None) -> Upstream:
     if not weights:
         raise DataError(f"--upstream {path}: holds no weights ({', '.join(WEIGHT_FILES[::2])})")
     if not (path / PREPARATION).is_file():
-        # s3prl would fetch HuBERT Base's, which normalises what a student has never seen so.
+        # s3prl would fetch HuBERT Base's, which normalizes what a student has never seen so.
         raise DataError(
             f"--upstream {path}: has no {PREPARATION}; export the student again, or save its "
             "Wav2Vec2FeatureExtractor there"

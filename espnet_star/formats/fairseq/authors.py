@@ -36,7 +36,7 @@ PREFIX = "student_model."
 # The authors' reader drops this head too: no feature passes through it.
 _HEAD = "final_proj."
 
-# They change training, initialisation or padding that attention does not see: no feature.
+# They change training, initialization or padding that attention does not see: no feature.
 _NO_EFFECT = {
     "encoder_layerdrop", "feature_grad_mult", "final_dim", "max_positions",
     "checkpoint_activations", "required_seq_len_multiple", "init_conv_layers",

@@ -1,8 +1,8 @@
 """The student as a graph of few plain operations, for exporters.
 
 The student's own Transformer stands here, with what a graph must not do or runtimes do faster
-in another form: frames are rows throughout, a convolution is a matrix product of neighbouring
-rows (which int8 quantisation reaches too), weight norm and attention's scale are folded into
+in another form: frames are rows throughout, a convolution is a matrix product of neighboring
+rows (which int8 quantization reaches too), weight norm and attention's scale are folded into
 weights, and the first layer's group norm into those of each utterance. Masks are part of the
 graph, so an utterance has the same features alone and in any padded batch.
 """
@@ -124,7 +124,7 @@ class _FirstConvolution(nn.Module):
         batch, samples = speech.shape
         hops = (samples + HOP - 1) // HOP
         rows = F.pad(speech, (0, hops * HOP - samples)).view(batch, -1, self.stride)
-        windows, norm = _neighbours(rows, self.kernel), self.norm
+        windows, norm = _neighbors(rows, self.kernel), self.norm
         if not isinstance(norm, nn.GroupNorm):
             x = windows @ self.taps + self.bias
             return F.gelu(x if norm is None else norm(x))
@@ -153,7 +153,7 @@ class _Convolution(nn.Module):
         """Convolution, norm, GELU."""
         batch, rows, width = x.shape
         blocks = x.reshape(batch, rows // self.stride, self.stride * width)
-        x = _neighbours(blocks, self.kernel * width) @ self.weight
+        x = _neighbors(blocks, self.kernel * width) @ self.weight
         x = x if self.bias is None else x + self.bias
         return F.gelu(x if self.norm is None else self.norm(x))
 
@@ -194,7 +194,7 @@ class _Attention(nn.Module):
         return self.output(mixed), None
 
 
-def _neighbours(rows: torch.Tensor, width: int) -> torch.Tensor:
+def _neighbors(rows: torch.Tensor, width: int) -> torch.Tensor:
     """Each row followed by the start of the next ones, ``(B, R, C)`` to ``(B, R, width)``.
 
     Past the end stand zeros.

@@ -25,12 +25,12 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     if precision == "int8":
-        return _quantised(copy)
+        return _quantized(copy)
     return _halved(copy) if precision == "float16" else copy
 
 
-def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights of the Transformer in int8 by channel, what they multiply quantised as it comes.
+def _quantized(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights of the Transformer in int8 by channel, what they multiply quantized as it comes.
 
     The front stays in float32: one scale for a whole utterance leaves nothing of its quiet
     frames, which the LayerNorm after the front then makes large. So does the positional

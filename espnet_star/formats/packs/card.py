@@ -1,4 +1,4 @@
-"""README of a pack: licence, what it is, how to run it, results."""
+"""README of a pack: license, what it is, how to run it, results."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def packed_student(text: str, card: Card) -> str:
         card: What its user says.
     """
     present = ModelCard(text, ignore_metadata_errors=True)
-    for key, value in {"license": card.licence, "language": card.language}.items():
+    for key, value in {"license": card.license, "language": card.language}.items():
         if value is not None:
             present.data[key] = value
     present.data["tags"] = sorted({*(present.data.get("tags") or []), "espnet", "espnet_star"})
@@ -129,7 +129,7 @@ python -m espnet_star star_import pack --pack {card.name} --output_dir student
 def _front(task: str, card: Card) -> str:
     data = ModelCardData(
         language=card.language,
-        license=card.licence,
+        license=card.license,
         library_name="espnet",
         pipeline_tag=_PIPELINES[task],
         tags=["espnet", "espnet_star", "audio", _PIPELINES[task]],

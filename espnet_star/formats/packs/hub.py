@@ -46,7 +46,7 @@ def upload(
         Address of the commit; with ``dry_run`` what would be sent.
 
     Raises:
-        StarError: If the pack is damaged or names no licence; without a token, without
+        StarError: If the pack is damaged or names no license; without a token, without
             network, or if the hub refuses.
     """
     check_repo(repo)
@@ -58,16 +58,16 @@ def upload(
         if not readme.is_file():
             raise StarError(f"{pack} has no README.md; star_export pack writes one")
         text = readme.read_text(encoding="utf-8")
-        licence = ModelCard(text, ignore_metadata_errors=True).data.get("license")
-        if licence is None:
-            raise StarError(f"{pack} names no licence; pack it again with --license")
+        license = ModelCard(text, ignore_metadata_errors=True).data.get("license")
+        if license is None:
+            raise StarError(f"{pack} names no license; pack it again with --license")
         if dry_run:
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             listed = [
                 f"{path.relative_to(folder).as_posix()} ({size(path.stat().st_size)})"
                 for path in files
             ]
-            return "\n".join([f"license: {licence}", *listed, text.rstrip()])
+            return "\n".join([f"license: {license}", *listed, text.rstrip()])
         try:
             api = HfApi(token=True)  # refuses in so many words where there is no token
             api.create_repo(repo, private=private, exist_ok=True)

@@ -223,7 +223,7 @@ def _stage_student(
     name = "student" if Path(card.name).suffix in SUFFIXES else card.name
     size = sum(parameter.numel() for parameter in student.parameters())
     facts = StudentFacts(student.config, size, training_facts(expdir))
-    return packed_student(model_card(Card(name, card.licence, terms=None), facts), card)
+    return packed_student(model_card(Card(name, card.license, terms=None), facts), card)
 
 
 def _point_to_packed(config: dict[str, Any], root: Path) -> None:

@@ -19,7 +19,7 @@ from espnet_star.outputs import RECEPTIVE_FIELD, SAMPLE_RATE
 from espnet_star.tasks.preflight.lists import DataList, check_keys, check_order, read_lists
 from espnet_star.tasks.preflight.recordings import Expected, check_recordings
 from espnet_star.tasks.preflight.symbols import check_tokens
-from espnet_star.tasks.preflight.values import check_choices, check_optimizers, settle_values
+from espnet_star.tasks.preflight.values import check_choices, check_optimizers, coerce_values
 from espnet_star.training.trainer import check_resumable
 
 MODES = ("train", "valid")
@@ -40,7 +40,7 @@ def check_training(task: Any, args: argparse.Namespace, parser: argparse.Argumen
     Raises:
         StarError: Naming the option, file or utterance.
     """
-    settle_values(args, parser)
+    coerce_values(args, parser)
     check_choices(args, parser, [choice.name for choice in task.class_choices_list])
     for choice in task.class_choices_list:
         choice.get_class(getattr(args, choice.name))  # names from outside are no list to choose of

@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 MEANING = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def settle_values(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def coerce_values(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Bring every option into the kind that it is meant to have.
 
     Args:
@@ -97,7 +97,7 @@ def _of_kind(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
 def check_choices(
     args: argparse.Namespace, parser: argparse.ArgumentParser, classes: Iterable[str]
 ) -> None:
-    """Refuse misspelt names, which argparse checks on the command line only, not in YAML.
+    """Refuse misspelled names, which argparse checks on the command line only, not in YAML.
 
     Args:
         args: Options.
@@ -118,11 +118,11 @@ def check_choices(
 
 
 def check_optimizers(args: argparse.Namespace, count: int) -> None:
-    """Hold the options of optimisers and schedules against what they take.
+    """Hold the options of optimizers and schedules against what they take.
 
     Args:
         args: Options.
-        count: Optimisers of the task.
+        count: Optimizers of the task.
 
     Raises:
         StarError: On an unknown key, or text where a number belongs.

@@ -74,8 +74,8 @@ def test_svg_holds_its_text(tmp_path):
     first = (tmp_path / "cost.svg").read_bytes()
     draw(POINTS, "parameters (M)", "cer (%), lower is better", tmp_path / "cost.svg")
     assert (tmp_path / "cost.svg").read_bytes() == first
-    colours = set(re.findall(rb"#[0-9a-f]{6}", first))
-    assert colours and all(c[1:3] == c[3:5] == c[5:7] for c in colours)  # grey all of them
+    colors = set(re.findall(rb"#[0-9a-f]{6}", first))
+    assert colors and all(c[1:3] == c[3:5] == c[5:7] for c in colors)  # gray all of them
 
 
 @pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])

@@ -102,7 +102,7 @@ def test_models_are_timed_as_they_are_used(quick, tiny_student, teacher_director
 
 
 def test_memory_of_a_model_at_work(tiny_student, tmp_path):
-    """Fails if the new process cannot find a labelled model; 60 s of its first states alone
+    """Fails if the new process cannot find a labeled model; 60 s of its first states alone
     take 8 channels of 192,000 floats."""
     tiny_student.save_pretrained(tmp_path)
     said = []

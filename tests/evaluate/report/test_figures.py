@@ -28,7 +28,7 @@ def panel(name="utt", frames=20):
 def every_kind(name="x"):
     series = {name: Series([1, 2, 3], [3.0, float("nan"), 1.0])}
     yield figures.draw_curves("curve", "Loss", series, {name: Series([3], [2.0])})
-    yield figures.draw_gram("gram", panel(name), normalised=True)
+    yield figures.draw_gram("gram", panel(name), normalized=True)
     yield figures.draw_similarity("cka", name, np.random.rand(5, 3), [0, 2, 4], name)
     yield figures.draw_heads("heads", name, [HeadWeights("asr", name, [0.2, 0.8], "f")])
 
@@ -75,17 +75,17 @@ def test_png_of_the_same():
         assert drawing.alt
 
 
-def luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color):
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("colour", figures.COLOURS)
+@pytest.mark.parametrize("color", figures.COLORS)
 @pytest.mark.parametrize("ground", ["#ffffff", "#191f25"])
-def test_lines_stand_out_on_both_grounds(colour, ground):
+def test_lines_stand_out_on_both_grounds(color, ground):
     """WCAG asks 3:1 of graphics."""
-    dark, light = sorted([luminance(colour), luminance(ground)])
+    dark, light = sorted([luminance(color), luminance(ground)])
     assert (light + 0.05) / (dark + 0.05) >= 3
 
 

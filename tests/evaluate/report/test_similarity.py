@@ -24,8 +24,8 @@ def frames(batches, layer):
 
 def naive(x, y):
     """The textbook formula on n-by-n matrices."""
-    centre = torch.eye(len(x), dtype=torch.float64) - 1 / len(x)
-    one, other = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    center = torch.eye(len(x), dtype=torch.float64) - 1 / len(x)
+    one, other = center @ x @ x.T @ center, center @ y @ y.T @ center
     return (one * other).sum() / (one.square().sum() * other.square().sum()).sqrt()
 
 
@@ -60,11 +60,11 @@ def test_equals_the_formula(sides):
             torch.testing.assert_close(found[t, s], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_layer_normalised_states(sides):
+def test_layer_normalized_states(sides):
     teacher, student = sides
     norm = torch.nn.functional.layer_norm
     expected = naive(norm(frames(teacher, 1), (7,)), norm(frames(student, 2), (5,)))
-    found = cka(teacher, student, normalised=True)[1, 2]
+    found = cka(teacher, student, normalized=True)[1, 2]
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -95,12 +95,12 @@ def test_padding_and_batching_do_not_matter(sides):
                 for row, n in enumerate(batch.lengths.tolist())
             ]
         )
-    spoilt = changed(teacher, lambda state: state.clone())
-    for batch in spoilt:
+    spoiled = changed(teacher, lambda state: state.clone())
+    for batch in spoiled:
         for state in batch.hidden_states:
             state[~batch.mask()] = torch.nan
     expected = cka(*alone)
-    torch.testing.assert_close(cka(spoilt, student), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(cka(spoiled, student), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_large_means_cost_no_digits():

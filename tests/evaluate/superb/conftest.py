@@ -6,7 +6,7 @@ import pytest
 import yaml
 from superb_corpora import all_of_them
 
-from espnet_star.evaluate.superb.commands import Maker
+from espnet_star.evaluate.superb.commands import CommandBuilder
 from espnet_star.evaluate.superb.config import load_settings
 from espnet_star.evaluate.superb.student import read_upstream
 
@@ -40,13 +40,13 @@ def overlay(tmp_path):
 
 @pytest.fixture
 def make(superb_world, student_dir, tmp_path, overlay):
-    """A `Maker` on the miniature corpora; keywords are laid over conf/superb.yaml."""
+    """A `CommandBuilder` on the miniature corpora; keywords are laid over conf/superb.yaml."""
 
     def build(source=None, outdir=None, **content):
         found = {name: str(path) for name, path in superb_world[2].items()}
         content = {"check_counts": False, "source": found | (source or {})} | content
         settings = load_settings([CONF / "superb.yaml", overlay(**content)])
-        return Maker(
+        return CommandBuilder(
             settings=settings,
             upstream=read_upstream(student_dir),
             outdir=outdir or tmp_path / "out",

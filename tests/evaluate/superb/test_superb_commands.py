@@ -23,20 +23,20 @@ def options(run):
 
 @pytest.mark.parametrize("task", sorted(PROBLEMS))
 def test_every_task_is_s3prls_class_on_its_corpora(task, make, superb_world):
-    maker = make()
-    run = maker.runs(task)[0]
+    builder = make()
+    run = builder.runs(task)[0]
     problem, given = options(run)
     assert problem == TASKS[task].problem
     assert given["config"] == str(run.folder / "s3prl.yaml")
-    assert given["target_dir"] == str(run.folder) and run.folder.parent == maker.outdir / task
+    assert given["target_dir"] == str(run.folder) and run.folder.parent == builder.outdir / task
     data = {key: str(superb_world[2][corpus]) for key, corpus in TASKS[task].data.items()}
     fold = {"test_fold": 0} if task == "er" else {}
     assert run.config["prepare_data"] == data | fold
     assert run.config["build_upstream"] == {
         "name": "hf_hubert_custom",
-        "path_or_url": str(maker.upstream.directory),
+        "path_or_url": str(builder.upstream.directory),
     }
-    settings = maker.settings.tasks[task]
+    settings = builder.settings.tasks[task]
     assert run.config["build_optimizer"] == {"conf": {"lr": settings.lr}}
     assert run.config["train"]["total_steps"] == settings.steps
     assert run.config["device"] == "cpu"
@@ -93,8 +93,8 @@ def test_a_constant_rate_leaves_the_scheduler_alone(make):
 
 def test_overrides_win_and_stay_in_their_task(make):
     over = {"train": {"eval_step": 3, "seed": 9}, "device": "cuda:5", "eval_batch": 2}
-    maker = make(tasks={"sid": {"overrides": over}})
-    config = maker.runs("sid")[0].config
+    builder = make(tasks={"sid": {"overrides": over}})
+    config = builder.runs("sid")[0].config
     assert config["train"] == {
         "total_steps": 200000,
         "seed": 9,
@@ -102,12 +102,12 @@ def test_overrides_win_and_stay_in_their_task(make):
         "eval_step": 3,
     }
     assert config["device"] == "cuda:5" and config["eval_batch"] == 2
-    assert "eval_batch" not in maker.runs("asr")[0].config
+    assert "eval_batch" not in builder.runs("asr")[0].config
 
 
 def test_seeds_and_folds_are_runs_of_their_own(make):
-    maker = make(seeds=[3, 4], tasks={"er": {"folds": [1, 2]}})
-    runs = maker.runs("er")
+    builder = make(seeds=[3, 4], tasks={"er": {"folds": [1, 2]}})
+    runs = builder.runs("er")
     assert [run.facts for run in runs] == [
         {"seed": seed, "fold": fold} for seed in (3, 4) for fold in (1, 2)
     ]
@@ -130,8 +130,8 @@ def test_the_digest_follows_settings_and_not_places(make, tmp_path):
 
 
 def test_query_by_example_goes_over_all_layers(make, superb_world):
-    maker = make()
-    runs = maker.runs("qbe")
+    builder = make()
+    runs = builder.runs("qbe")
     # The first layer's input and the output of both layers.
     assert [run.facts for run in runs] == [{"layer": i, "split": "dev"} for i in range(3)]
     shell, flag, text = runs[2].command
@@ -140,7 +140,7 @@ def test_query_by_example_goes_over_all_layers(make, superb_world):
     given = dict(zip(extract[3::2], extract[4::2], strict=True))
     assert extract[1:3] == ["-m", "s3prl.run_downstream"]
     assert given["-m"] == "evaluate" and given["-t"] == "dev" and given["-l"] == "2"
-    assert given["-u"] == "hf_hubert_custom" and given["-k"] == str(maker.upstream.directory)
+    assert given["-u"] == "hf_hubert_custom" and given["-k"] == str(builder.upstream.directory)
     assert given["-d"] == "quesst14_dtw" and given["--device"] == "cpu"
     assert given["-c"] == str(runs[2].folder / "s3prl.yaml")
     assert move == ["cd", str(superb_world[2]["quesst14"] / "scoring")]
@@ -148,12 +148,12 @@ def test_query_by_example_goes_over_all_layers(make, superb_world):
     assert score == ["./score-TWV-Cnxe.sh", folder, "groundtruth_quesst14_dev", "-10"]
     expert = runs[2].config["downstream_expert"]
     assert expert["dtwrc"]["dist_method"] == "cosine_exp" and expert["feature_normalization"]
-    assert "groundtruth_quesst14_eval" in maker.query_run("qbe", 1, "test").command[2]
+    assert "groundtruth_quesst14_eval" in builder.query_run("qbe", 1, "test").command[2]
 
 
 def test_query_by_example_takes_layers_and_distances(make):
-    maker = make(tasks={"qbe": {"layers": [2], "dist_method": "cosine_neg_log"}})
-    (run,) = maker.runs("qbe")
+    builder = make(tasks={"qbe": {"layers": [2], "dist_method": "cosine_neg_log"}})
+    (run,) = builder.runs("qbe")
     expert = run.config["downstream_expert"]
-    # s3prl's expert refuses normalised features with this distance.
+    # s3prl's expert refuses normalized features with this distance.
     assert run.facts["layer"] == 2 and not expert["feature_normalization"]

@@ -17,20 +17,20 @@ from espnet_star.evaluate.superb.student import read_upstream
 
 
 def test_s3prls_configuration_is_plain_yaml(make):
-    maker = make(tasks={"er": {"overrides": {"scoring": {"thresholds": [0.5]}}}})
-    run = maker.runs("er")[0]
-    assert prepare(run, maker.upstream) == []
+    builder = make(tasks={"er": {"overrides": {"scoring": {"thresholds": [0.5]}}}})
+    run = builder.runs("er")[0]
+    assert prepare(run, builder.upstream) == []
     assert yaml.safe_load((run.folder / "s3prl.yaml").read_text()) == run.config
 
 
 def test_another_student_or_setting_is_refused(make, tiny_student, tmp_path):
-    maker = make()
-    run = maker.runs("sid")[0]
-    prepare(run, maker.upstream)
-    check_identity(run, maker.upstream)
+    builder = make()
+    run = builder.runs("sid")[0]
+    prepare(run, builder.upstream)
+    check_identity(run, builder.upstream)
     changed = make(tasks={"sid": {"lr": 0.5}})
     with pytest.raises(StarError, match="was begun with other settings"):
-        check_identity(changed.runs("sid")[0], maker.upstream)
+        check_identity(changed.runs("sid")[0], builder.upstream)
     next(tiny_student.parameters()).data.add_(1)
     tiny_student.save_pretrained(tmp_path / "second")
     with pytest.raises(StarError, match="was begun with another student"):
@@ -46,8 +46,8 @@ def checkpoint(folder, *names):
 
 def test_half_written_checkpoints_are_put_aside(make):
     """Fails if a run that was killed while saving could never be continued."""
-    maker = make()
-    run = maker.runs("sid")[0]
+    builder = make()
+    run = builder.runs("sid")[0]
     train = run.folder / "train"
     whole = ("optimizer.pt", "scheduler.pt", "training_stats.yaml", "config.yaml")
     checkpoint(train / "step_1000", *whole)
@@ -56,18 +56,18 @@ def test_half_written_checkpoints_are_put_aside(make):
     checkpoint(train / "valid_best", *reversed(whole))
     assert [path.name for path in torn_checkpoints(train)] == ["step_2000", "valid_best"]
     (train / "torn_step_2000").mkdir()
-    messages = prepare(run, maker.upstream)
+    messages = prepare(run, builder.upstream)
     assert len(messages) == 2 and "step_2000: only half written" in messages[0]
     left = sorted(path.name for path in train.iterdir())
     assert left == ["step_1000", "torn_step_2000", "torn_valid_best"]
     assert (train / "torn_step_2000" / "optimizer.pt").exists()
-    assert prepare(run, maker.upstream) == []
+    assert prepare(run, builder.upstream) == []
 
 
 def test_forgetting_leaves_other_files_alone(make):
-    maker = make()
-    run = maker.runs("sid")[0]
-    prepare(run, maker.upstream)
+    builder = make()
+    run = builder.runs("sid")[0]
+    prepare(run, builder.upstream)
     folder = run.folder.parent
     (folder / "notes").mkdir()
     (folder / "notes" / "mine").write_text("")

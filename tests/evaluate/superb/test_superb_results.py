@@ -45,30 +45,30 @@ def write(run, content):
 
 @pytest.mark.parametrize("task", FILES)
 def test_s3prls_numbers_become_the_tables(task, make):
-    maker = make(tasks={"er": {"folds": [0]}})
+    builder = make(tasks={"er": {"folds": [0]}})
     content, expected = FILES[task]
-    (run,) = maker.runs(task)
+    (run,) = builder.runs(task)
     write(run, content)
-    kept = finish_run(run, maker.upstream, HERE)
+    kept = finish_run(run, builder.upstream, HERE)
     assert kept["scores"] == content and finished(run) == json.loads(json.dumps(kept))
-    folder = maker.outdir / task
-    assert write_result(task, folder, [kept], maker.upstream) == pytest.approx(expected)
+    folder = builder.outdir / task
+    assert write_result(task, folder, [kept], builder.upstream) == pytest.approx(expected)
     result = json.loads((folder / "result.json").read_text())
     assert result["metric"] == pytest.approx(expected) and result["task"] == task
-    assert result["student"] == {"name": "student", "digest": maker.upstream.digest}
+    assert result["student"] == {"name": "student", "digest": builder.upstream.digest}
     assert result["versions"] == {"espnet-s3prl": "2026.5.14"} and result["seeds"] == [0]
     assert result["runs"][0]["command"] == list(run.command)
-    assert result["lr"] == maker.settings.tasks[task].lr and result["date"]
-    assert kept_values(task, folder, maker.upstream) == pytest.approx(expected)
+    assert result["lr"] == builder.settings.tasks[task].lr and result["date"]
+    assert kept_values(task, folder, builder.upstream) == pytest.approx(expected)
 
 
 def test_folds_and_seeds_are_averaged(make):
-    maker = make(seeds=[0, 1], tasks={"er": {"folds": [0, 1]}})
-    runs = maker.runs("er")
+    builder = make(seeds=[0, 1], tasks={"er": {"folds": [0, 1]}})
+    runs = builder.runs("er")
     for run, accuracy in zip(runs, (0.5, 0.6, 0.7, 0.8), strict=True):
         write(run, {"accuracy": accuracy})
-    kept = [finish_run(run, maker.upstream, HERE) for run in runs]
-    values = write_result("er", maker.outdir / "er", kept, maker.upstream)
+    kept = [finish_run(run, builder.upstream, HERE) for run in runs]
+    values = write_result("er", builder.outdir / "er", kept, builder.upstream)
     assert values == pytest.approx({"er_acc": 65.0})
 
 
@@ -78,16 +78,16 @@ SCORE = "actCnxe: 0.98   minCnxe: 0.94\nactTWV: 0.0441   maxTWV: {}   Threshold:
 
 def test_the_layer_is_chosen_on_dev_and_tested(make):
     """Fails if the table has the development score, or the best test score of all layers."""
-    maker = make()
+    builder = make()
     kept = []
-    for run, value in zip(maker.runs("qbe"), ("0.0300", "0.0700", "0.0700"), strict=True):
+    for run, value in zip(builder.runs("qbe"), ("0.0300", "0.0700", "0.0700"), strict=True):
         write(run, SCORE.format(value))
-        kept.append(finish_run(run, maker.upstream, HERE))
+        kept.append(finish_run(run, builder.upstream, HERE))
     assert best_layer(kept) == 1
-    test = maker.query_run("qbe", 1, "test")
+    test = builder.query_run("qbe", 1, "test")
     write(test, SCORE.format("0.0688"))
-    kept.append(finish_run(test, maker.upstream, HERE))
-    values = write_result("qbe", maker.outdir / "qbe", kept, maker.upstream)
+    kept.append(finish_run(test, builder.upstream, HERE))
+    values = write_result("qbe", builder.outdir / "qbe", kept, builder.upstream)
     assert values == {"qbe_mtwv": 0.0688}
 
 
@@ -119,16 +119,16 @@ def test_s3prl_that_ends_well_without_a_result(make):
 
 
 def test_damaged_and_foreign_results(make):
-    maker = make()
-    (run,) = maker.runs("sid")
-    folder = maker.outdir / "sid"
-    assert finished(run) is None and kept_values("sid", folder, maker.upstream) == {}
+    builder = make()
+    (run,) = builder.runs("sid")
+    folder = builder.outdir / "sid"
+    assert finished(run) is None and kept_values("sid", folder, builder.upstream) == {}
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text("[]")
     with pytest.raises(StarError, match="is no result of a run"):
         finished(run)
     (folder / "result.json").write_text('{"metric": {}}')
     with pytest.raises(StarError, match="is no result of star_superb"):
-        kept_values("sid", folder, maker.upstream)
+        kept_values("sid", folder, builder.upstream)
     (folder / "result.json").write_text('{"student": {"digest": "0"}, "metric": {"sid_acc": 1}}')
-    assert kept_values("sid", folder, maker.upstream) == {}
+    assert kept_values("sid", folder, builder.upstream) == {}

@@ -28,7 +28,7 @@ def test_what_is_no_student(student_dir, tmp_path):
     with pytest.raises(StarError, match=r"has no config\.json"):
         read_upstream(tmp_path / "empty")
     (student_dir / "preprocessor_config.json").unlink()
-    # s3prl would then fetch HuBERT Base's, which normalises the waveform.
+    # s3prl would then fetch HuBERT Base's, which normalizes the waveform.
     with pytest.raises(StarError, match=r"has no preprocessor_config\.json"):
         read_upstream(student_dir)
     (student_dir / "model.safetensors").unlink()

@@ -23,7 +23,7 @@ def test_published_rows_are_printed_as_in_the_paper():
     assert "(1) QbE from DistilHuBERT's own paper" in text
 
 
-def test_a_part_of_the_columns_gets_no_score_but_a_labelled_mean():
+def test_a_part_of_the_columns_gets_no_score_but_a_labeled_mean():
     tasks = {"pr": {"status": "no data", "reason": "data: librispeech is not set"}}
     content = table([Row("mine|1", 4.2, {"sid_acc": 70.0, "asv_eer": 10.0})], tasks)
     text = markdown(content)

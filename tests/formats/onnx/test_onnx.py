@@ -74,20 +74,20 @@ def test_any_batch_gives_the_students_states(onnx_files, student, samples, name,
 
 
 def test_int8_is_close_and_independent_of_the_batch(onnx_files, student):
-    """Fails if quantisation ruins the states, or one utterance's range rounds another's."""
+    """Fails if quantization ruins the states, or one utterance's range rounds another's."""
     speech, lengths, _ = outputs(student, [9000, 400, 8000])
     speech[0] *= 20
     ours = student.encode(speech, lengths)
-    quantised = OnnxStudent(onnx_files / "files" / "model.int8.onnx")
-    theirs = quantised.encode(speech, lengths)
+    quantized = OnnxStudent(onnx_files / "files" / "model.int8.onnx")
+    theirs = quantized.encode(speech, lengths)
     assert 1e-4 < relative(ours, theirs) < onnx_export.TOLERANCES["int8"]
-    alone = quantised.encode(speech[2:, :8000], lengths[2:])
+    alone = quantized.encode(speech[2:, :8000], lengths[2:])
     for one, many in zip(alone.hidden_states, theirs.hidden_states, strict=True):
         torch.testing.assert_close(one[0], many[2, : one.shape[1]], rtol=0, atol=0)
 
 
 def test_quiet_frames_survive_int8(onnx_files, student):
-    """Fails if the front is quantised as well: one scale leaves nothing of quiet frames."""
+    """Fails if the front is quantized as well: one scale leaves nothing of quiet frames."""
     speech, lengths = onnx_export.check_batch()
     with torch.no_grad():
         ours = student.encode(speech, lengths)
@@ -120,15 +120,15 @@ def test_a_foreign_reader_finds_its_way(onnx_files):
 
 
 def test_the_graph_is_lean(onnx_files):
-    """Fails if weight norm or separate queries and keys come back, or GELU is spelt out."""
+    """Fails if weight norm or separate queries and keys come back, or GELU is spelled out."""
     nodes = [node.op_type for node in onnx.load(onnx_files / "files" / "model.onnx").graph.node]
     assert not {"If", "Loop", "Erf", "ReduceL2", "Pow"} & set(nodes)
     assert nodes.count("Conv") == 1  # the positional one
     # Nine convolutions, mean, variance and covariance of the group norm, and for each layer
     # four linear maps and two products of attention.
     assert nodes.count("MatMul") == 9 + 3 + 2 * 6
-    quantised = onnx.load(onnx_files / "files" / "model.int8.onnx").graph.node
-    assert [node.op_type for node in quantised].count("MatMulInteger") == 2 * 4
+    quantized = onnx.load(onnx_files / "files" / "model.int8.onnx").graph.node
+    assert [node.op_type for node in quantized].count("MatMulInteger") == 2 * 4
 
 
 def test_files_shrink(onnx_files):
@@ -290,6 +290,6 @@ def test_what_a_file_does_not_hold(onnx_files, last, batch):
         ({"layers": "first"}, "unknown layers 'first'"),
     ],
 )
-def test_misspelt_options(student, tmp_path, options, message):
+def test_misspelled_options(student, tmp_path, options, message):
     with pytest.raises(StarError, match=message):
         onnx_export.export_onnx(student, tmp_path / "out", **options)

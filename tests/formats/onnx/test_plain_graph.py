@@ -67,11 +67,11 @@ def test_every_sample_enters_the_norm(tiny_options, samples):
 def test_what_stands_past_the_end_does_not_matter(tiny_options, batch):
     student = perturbed(tiny_options)
     speech, lengths = batch
-    spoilt = speech.clone()
+    spoiled = speech.clone()
     for row, length in enumerate(lengths):
-        spoilt[row, length:] = torch.nan
+        spoiled[row, length:] = torch.nan
     plain = PlainStudent(student)
-    torch.testing.assert_close(plain(spoilt, lengths), plain(speech, lengths), rtol=0, atol=0)
+    torch.testing.assert_close(plain(spoiled, lengths), plain(speech, lengths), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", ["group norm", "pre-norm"])

@@ -34,7 +34,7 @@ class Clip:
     Attributes:
         name: Name in the archive, such as ``020006J1``.
         speaker: Character, or ``UNKNOWN``.
-        words: Normalised transcript, or None where there is none to be trusted.
+        words: Normalized transcript, or None where there is none to be trusted.
         seconds: Duration.
         digest: Hash of the compressed bytes, equal for copies.
     """
@@ -51,7 +51,7 @@ class Clip:
         return f"{self.speaker}-{self.name}"
 
 
-def normalise(text: str | None) -> str | None:
+def normalize(text: str | None) -> str | None:
     """Turn a line of dialogue into the words that are spoken.
 
     Args:

