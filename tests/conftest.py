@@ -1,6 +1,7 @@
 """Tiny networks, synthetic speech and reference files that every part's tests share."""
 
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ for _number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(
             _number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
         )
+
+
+@pytest.fixture(autouse=True)
+def own_arguments(monkeypatch):
+    """A command sets ``sys.argv``, from which ESPnet reads its defaults: not for the next test."""
+    monkeypatch.setattr(sys, "argv", sys.argv[:])
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ def report(quick_costs, tmp_path, capsys):
         code = 0
         quick = ["--layers", "2", "--cka_utterances", "3", "--utterances", "1"]
         try:
-            main(["--expdir", *map(str, options), *quick, "--output_dir", str(tmp_path / out)])
+            main([*quick, "--expdir", *map(str, options), "--output_dir", str(tmp_path / out)])
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -138,7 +138,7 @@ def test_mistakes_are_found_before_the_work(report, run, monkeypatch, options, m
 def test_results_of_another_form(report, run, tmp_path):
     (tmp_path / "results.json").write_text('{"systems": [{"system": "a"}]}')
     code, _, err, _ = report(run, "--results", tmp_path / "results.json")
-    assert code == 2 and "star_score table --json" in err
+    assert code == 2 and "star_score table --output FILE.json" in err
 
 
 def test_missing_packages_name_the_extra(report, run, monkeypatch):

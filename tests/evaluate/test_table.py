@@ -113,7 +113,7 @@ def test_results_of_another_kind(content, tmp_path):
     if isinstance(content, dict):
         content["machine"] = {}
     write_json(tmp_path / "results.json", content)
-    with pytest.raises(DataError, match="write them with star_score table --json"):
+    with pytest.raises(DataError, match="star_score table --output FILE\\.json writes them"):
         read_merged(tmp_path / "results.json")
 
 

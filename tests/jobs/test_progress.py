@@ -146,7 +146,7 @@ def test_terminal_gets_one_line_no_wider_than_itself(progress, monkeypatch):
     display.end("done")
     written = stream.getvalue()
     assert written.count("\n") == 2
-    assert "Stage 5: distill: 0:00:00, epoch 1/4, ba" in written
+    assert "Stage 5: distill: 0:00:00, epoch 1/4, b" in written
     assert all(len(part) <= 40 for part in written.split("\r\x1b[K")[2:])
 
 

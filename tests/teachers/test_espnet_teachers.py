@@ -204,7 +204,7 @@ def test_espnets_own_pack(experiment, tmp_path, monkeypatch):
 
     folder = experiment("ssl", "transformer")
     monkeypatch.chdir(folder.parent)  # the pack keeps the names that it is given
-    command = ["ssl", "--output", str(tmp_path / "own.zip")]
+    command = ["ssl", "--outpath", str(tmp_path / "own.zip")]
     command += ["--ssl_train_config", f"{folder.name}/config.yaml"]
     command += ["--ssl_model_file", f"{folder.name}/valid.loss.ave.pth"]
     main(cmd=command)

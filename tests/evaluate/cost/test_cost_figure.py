@@ -124,7 +124,7 @@ ALL = ["student", "teacher", "logmel"]
             "cer",
             ["student", "teachr"],
             ["logmel"],
-            "no model for the system teacher; give --models",
+            "no model for the system teacher; give --upstream",
         ),
         ("cer", ["student", "teacher"], [], "logmel; give .* or --leave_out logmel"),
         ("cer", ALL, ["logml"], "--leave_out: no system 'logml', only student, teacher, logmel"),
@@ -145,7 +145,7 @@ def test_labels_of_qualities():
 def test_a_figure_needs_a_format_and_matplotlib(monkeypatch):
     check_drawing("cost.svg")
     for name in ("cost", "cost.jpeg"):
-        with pytest.raises(StarError, match=f"--figure {name}: expected a name that ends in .svg"):
+        with pytest.raises(StarError, match=f"{name}: expected a name that ends in .svg"):
             check_drawing(name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(StarError, match=r"pip install espnet_star\[recipes\]"):

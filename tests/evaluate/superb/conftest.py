@@ -10,7 +10,7 @@ from espnet_star.evaluate.superb.commands import CommandBuilder
 from espnet_star.evaluate.superb.config import load_settings
 from espnet_star.evaluate.superb.student import read_upstream
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from espnet_star.evaluate.superb.config import choose, load_settings
 from espnet_star.evaluate.superb.tasks import TASKS
 from espnet_star.files.yaml_files import merge
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[3] / "conf"
 SUPERB, REHEARSAL = CONF / "superb.yaml", CONF / "superb_rehearsal.yaml"
 
 
