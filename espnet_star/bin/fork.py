@@ -57,7 +57,9 @@ def starter(jobs: Sequence[Job]) -> Start:
     if len(tools) < 2 or "forkserver" not in multiprocessing.get_all_start_methods():
         return Command
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({name for tool in tools for name in modules(*tool)}))
+    # The package first: it keeps what ESPnet imports off the terminal.
+    preload = sorted({name for tool in tools for name in modules(*tool)})
+    context.set_forkserver_preload(["espnet_star", *preload])
 
     def start(command: Sequence[str], log: TextIO, wake: threading.Event) -> Child:
         found = as_tool(command)

@@ -103,6 +103,15 @@ def test_forks_write_their_logs_and_exit_as_processes_do(star_run, tmp_path):
     assert "bad: failed with exit code 2" in output
 
 
+def test_what_the_imports_say_stays_off_the_terminal(star_run):
+    """Fails if the process that imports ESPnet for all jobs tells what ESPnet lacks."""
+    command = [*TOOL, "asr_train", "--print_config"]
+    process = star_run({"a": command, "b": command})
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "Flash Attention" not in output and "nltk" not in output
+
+
 SLOW = """
 import multiprocessing, os, time
 
