@@ -34,7 +34,7 @@ INTRODUCTIONS = {
 
 # Pages of the API: packages with all their modules, and modules of the top.
 API = {
-    "Inference": ["espnet_star.inference", "espnet_star.data.waveforms"],
+    "Inference": ["espnet_star.inference"],
     "Students": ["espnet_star.students"],
     "Teachers": ["espnet_star.teachers"],
     "Objectives": ["espnet_star.losses"],
