@@ -24,7 +24,9 @@ def test_the_exported_student_is_the_average(plain):
 
 def test_the_folder_itself_can_be_loaded(plain, make_speech):
     wave = torch.from_numpy(make_speech(1, 8000))
-    one, other = (espnet_star.load(path)(wave, rate=16000) for path in (plain, plain / "student"))
+    one, other = (
+        espnet_star.load(path)(wave, sampling_rate=16000) for path in (plain, plain / "student")
+    )
     torch.testing.assert_close(one.last, other.last)
 
 

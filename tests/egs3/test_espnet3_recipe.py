@@ -171,11 +171,11 @@ def test_one_run_a_folder(base, system, tmp_path):
 
 
 def test_options_of_the_export_are_checked(system, tmp_path):
-    args = system.export_args(tmp_path, {"license": "cc-by-4.0", "name": None, "speed": False})
-    assert (args.license, args.name, args.speed) == ("cc-by-4.0", None, False)
+    args = system.export_args(tmp_path, {"license": "cc-by-4.0", "hf_repo": None, "speed": False})
+    assert (args.license, args.hf_repo, args.speed) == ("cc-by-4.0", None, False)
     assert args.output_dir == str(tmp_path / "student")
-    with pytest.raises(StarError, match=r"key of export 'license'.*Did you mean 'license'"):
-        system.export_args(tmp_path, {"license": "cc-by-4.0"})
+    with pytest.raises(StarError, match=r"key of export 'licens'.*Did you mean 'license'"):
+        system.export_args(tmp_path, {"licens": "cc-by-4.0"})
     with pytest.raises(StarError, match="export"):
         system.export_args(tmp_path, {"seed": "many"})
 
