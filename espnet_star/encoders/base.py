@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
 
-from espnet_star.encoders.bfloat16 import Fault
+from espnet_star.encoders.bfloat16 import Agree, alone
 from espnet_star.encoders.too_short import TooShort
 from espnet_star.errors import StarError
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, LayerOutputs, frame_count
@@ -195,7 +195,7 @@ class Encoder(torch.nn.Module, ABC):
         speech: torch.Tensor,
         lengths: torch.Tensor,
         want: Want = ALL_STATES,
-        agreed: Callable[[Fault | None], Fault | None] = lambda fault: fault,
+        agreed: Agree = alone,
     ) -> None:
         """Decide by the first batch what only a batch can tell; nothing by default.
 

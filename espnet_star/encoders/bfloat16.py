@@ -44,6 +44,15 @@ class Fault:
         )
 
 
+# Makes the decision of all ranks out of that of this one.
+Agree = Callable[[Fault | None], Fault | None]
+
+
+def alone(fault: Fault | None) -> Fault | None:
+    """The decision of a process that has no others to agree with."""
+    return fault
+
+
 class Products:
     """Holds every linear map and convolution that runs in bfloat16 against float32.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from espnet_star.encoders.base import ALL_STATES, Encoder, Shape, Want
-from espnet_star.encoders.bfloat16 import Fault
+from espnet_star.encoders.bfloat16 import Agree, alone
 from espnet_star.outputs import LayerOutputs
 
 
@@ -35,7 +35,7 @@ class Wrapper(Encoder):
         speech: torch.Tensor,
         lengths: torch.Tensor,
         want: Want = ALL_STATES,
-        agreed: Callable[[Fault | None], Fault | None] = lambda fault: fault,
+        agreed: Agree = alone,
     ) -> None:
         """See :meth:`Encoder.calibrate`."""
         self.encoder.calibrate(speech, lengths, want, agreed)
@@ -76,9 +76,9 @@ class Frozen(Wrapper):
         speech: torch.Tensor,
         lengths: torch.Tensor,
         want: Want = ALL_STATES,
-        agreed: Callable[[Fault | None], Fault | None] = lambda fault: fault,
+        agreed: Agree = alone,
     ) -> None:
-        """Follow the speech, then settle; every batch passes here first."""
+        """Follow the speech, then calibrate; every batch passes here first."""
         if next(self.encoder.parameters(), speech).device != speech.device:
             # FSDP moves parameters one by one, past _apply.
             self.encoder.to(speech.device)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 from abc import ABC
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 
 from espnet_star.encoders.base import ALL_STATES, Encoder, Want, weights_fingerprint
-from espnet_star.encoders.bfloat16 import CastWeights, Fault, find_fault, finite, plain_tensors
+from espnet_star.encoders.bfloat16 import (
+    Agree,
+    CastWeights,
+    alone,
+    find_fault,
+    finite,
+    plain_tensors,
+)
 from espnet_star.outputs import LayerOutputs
 
 
@@ -43,7 +49,7 @@ class Teacher(Encoder, ABC):
         speech: torch.Tensor,
         lengths: torch.Tensor,
         want: Want = ALL_STATES,
-        agreed: Callable[[Fault | None], Fault | None] = lambda fault: fault,
+        agreed: Agree = alone,
     ) -> None:
         """Take up bfloat16 where that was asked for; on a CPU only if it is right there.
 
@@ -67,7 +73,7 @@ class Teacher(Encoder, ABC):
         speech: torch.Tensor,
         lengths: torch.Tensor,
         want: Want,
-        agreed: Callable[[Fault | None], Fault | None],
+        agreed: Agree,
     ) -> None:
         asked, sizes = self.dtype, lengths.tolist()
 

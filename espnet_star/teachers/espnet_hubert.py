@@ -14,7 +14,6 @@ from espnet_star.teachers.espnet_waveform import check_rate, normalized
 from espnet_star.teachers.fairseq import model_from_fairseq
 from espnet_star.teachers.transformers_encoder import TransformersTeacher
 
-_TORCHAUDIO = "encoder.hubert_pretrain_model.wav2vec2."
 _FAIRSEQ = "encoder.encoder."
 # ESPnet's names of fairseq's options; the rest keep their own.
 _FAIRSEQ_OPTIONS = {
