@@ -10,10 +10,8 @@ import pytest
 import torch
 import transformers
 
-REFERENCE = Path(
-    os.environ.get("ESPNET_STAR_REFERENCE")
-    or Path(__file__).resolve().parents[2] / "shared" / "reference"
-)
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+REFERENCE = Path(os.environ.get("ESPNET_STAR_REFERENCE") or BESIDE)
 
 # A shell that runs the tests in the background or under nohup has them ignore these, and
 # children inherit it; the tests of stopped runs need the signals to arrive.

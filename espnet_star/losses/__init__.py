@@ -13,19 +13,28 @@ from espnet_star.encoders.base import Shape
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.attention_map import AttentionMapLoss
 from espnet_star.losses.base import Objective, Stats
+from espnet_star.losses.frame_match import FrameMatchLoss
+from espnet_star.losses.masked_match import MaskedMatchLoss
 from espnet_star.losses.temporal_gram import TemporalGramLoss
 from espnet_star.registry import Registry
 
 LOSSES: Registry[Objective] = Registry(
     "loss",
     Objective,  # type: ignore[type-abstract]
-    {"temporal_gram": TemporalGramLoss, "attention_map": AttentionMapLoss},
+    {
+        "temporal_gram": TemporalGramLoss,
+        "attention_map": AttentionMapLoss,
+        "frame_match": FrameMatchLoss,
+        "masked_match": MaskedMatchLoss,
+    },
 )
 DEFAULT = "temporal_gram"
 
 __all__ = [
     "LOSSES",
     "AttentionMapLoss",
+    "FrameMatchLoss",
+    "MaskedMatchLoss",
     "Objective",
     "TemporalGramLoss",
     "WeightedLoss",

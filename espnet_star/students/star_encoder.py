@@ -11,6 +11,7 @@ from transformers import HubertConfig
 
 from espnet_star import kernels
 from espnet_star.encoders.base import Shape, Want, hop_and_field
+from espnet_star.encoders.inner import FEED_FORWARD, PROJECTION, caught
 from espnet_star.errors import StarError
 from espnet_star.outputs import LayerOutputs
 from espnet_star.students.base import Student
@@ -44,6 +45,7 @@ class StarEncoder(Student):
     """
 
     presets = PRESETS
+    inner = (PROJECTION, FEED_FORWARD)
 
     def __init__(
         self,
@@ -113,9 +115,13 @@ class StarEncoder(Student):
     ) -> LayerOutputs:
         """See :meth:`Encoder.extract`."""
         frames, frame_lengths = self.feature_extractor(speech, lengths)
-        projected = self.feature_projection(frames)
-        states, maps = self.encoder(projected, frame_lengths, want.attentions)
-        return LayerOutputs(tuple(states), frame_lengths, None if maps is None else tuple(maps))
+        feed_forwards = [layer.feed_forward for layer in self.encoder.layers]
+        with caught(want.inner, self.feature_projection, feed_forwards) as inner:
+            projected = self.feature_projection(frames)
+            states, maps = self.encoder(projected, frame_lengths, want.attentions)
+        return LayerOutputs(
+            tuple(states), frame_lengths, None if maps is None else tuple(maps), inner=inner
+        )
 
     def output(self, last: torch.Tensor) -> torch.Tensor:
         """The last state, normalized in the pre-norm layout."""

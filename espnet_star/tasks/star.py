@@ -24,6 +24,7 @@ from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import DEFAULT, WeightedLoss
 from espnet_star.students import STUDENTS, Student
 from espnet_star.tasks.guarded import Guarded
+from espnet_star.tasks.optimizers import WithOptimizers
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.student_choices import StudentChoices
 from espnet_star.teachers import build_teacher
@@ -38,7 +39,7 @@ MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 OPTIONAL_DATA = ("speech2", "labels")
 
 
-class StarTask(Reported, Guarded, AbsTask):
+class StarTask(Reported, Guarded, WithOptimizers, AbsTask):
     """Distill a speech self-supervised model into a light student.
 
     Takes every training option of ESPnet, and of its own ``--teacher``,

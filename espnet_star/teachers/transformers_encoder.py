@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from espnet_star.encoders.base import Shape, Want, hop_and_field
+from espnet_star.encoders.inner import FEED_FORWARD, PROJECTION, caught
 from espnet_star.outputs import LayerOutputs, valid_mask
 from espnet_star.teachers import loading
 from espnet_star.teachers.base import Teacher
@@ -38,6 +39,7 @@ class TransformersTeacher(Teacher):
     each head.
     """
 
+    inner = (PROJECTION, FEED_FORWARD)
     model: Any
     do_normalize: bool
     normalize_eps = NORMALIZE_EPS
@@ -88,6 +90,7 @@ class TransformersTeacher(Teacher):
         with (
             self._padding.of(lengths if padded else None),
             loading.autocast(self.dtype, speech.device),
+            caught(want.inner, self.model.feature_projection, self._feed_forwards()) as inner,
         ):
             outputs = self.model(
                 speech,
@@ -100,7 +103,11 @@ class TransformersTeacher(Teacher):
             tuple(state.float() for state in states),
             self.shape.frames(lengths),
             tuple(maps.float() for maps in outputs.attentions) if want.attentions else None,
+            inner={name: state.float() for name, state in inner.items()},
         )
+
+    def _feed_forwards(self) -> list[torch.nn.Module]:
+        return [layer.feed_forward for layer in self.model.encoder.layers]
 
     def _use_attention(self, implementation: str) -> None:
         """Switch the kernel: the fast ones do not return attention maps."""
