@@ -13,13 +13,18 @@ from espnet_star.encoders.base import Shape
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.attention_map import AttentionMapLoss
 from espnet_star.losses.base import Objective, Stats
+from espnet_star.losses.soft_dtw import SoftDTWLoss
 from espnet_star.losses.temporal_gram import TemporalGramLoss
 from espnet_star.registry import Registry
 
 LOSSES: Registry[Objective] = Registry(
     "loss",
     Objective,  # type: ignore[type-abstract]
-    {"temporal_gram": TemporalGramLoss, "attention_map": AttentionMapLoss},
+    {
+        "temporal_gram": TemporalGramLoss,
+        "attention_map": AttentionMapLoss,
+        "soft_dtw": SoftDTWLoss,
+    },
 )
 DEFAULT = "temporal_gram"
 
@@ -27,6 +32,7 @@ __all__ = [
     "LOSSES",
     "AttentionMapLoss",
     "Objective",
+    "SoftDTWLoss",
     "TemporalGramLoss",
     "WeightedLoss",
     "build_losses",

@@ -111,13 +111,23 @@ def pairs(student: Shape, teacher: Shape, layers: Sequence[Any]) -> Pairs:
         if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
             raise StarError(f"layers must be pairs of student and teacher layer, got {entry!r}")
         sides = zip(entry, (student, teacher), ("student", "teacher"), strict=True)
-        found.append([_group(side, shape, name) for side, shape, name in sides])
+        found.append([choose_layers(side, shape, name) for side, shape, name in sides])
     if not found:
         raise StarError("layers is empty; give at least one pair, e.g. [[-1, -1]]")
     return Pairs(tuple(side for side, _ in found), tuple(side for _, side in found))
 
 
-def _group(layers: Any, shape: Shape, name: str) -> Group:
+def choose_layers(layers: Any, shape: Shape, name: str) -> Group:
+    """Indices of the states that an option names.
+
+    Args:
+        layers: A state from 0 to L, -1 for the last, or a list of them.
+        shape: Whose they are.
+        name: What messages call it.
+
+    Raises:
+        StarError: Naming the layer that is not there.
+    """
     chosen = []
     for layer in layers if isinstance(layers, (list, tuple)) and layers else [layers]:
         whole = isinstance(layer, int) and not isinstance(layer, bool)
