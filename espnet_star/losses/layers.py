@@ -129,7 +129,7 @@ def pairs(student: Shape, teacher: Shape, layers: Sequence[Any]) -> Pairs:
         if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
             raise StarError(f"layers must be pairs of student and teacher layer, got {entry!r}")
         sides = zip(entry, (student, teacher), ("student", "teacher"), strict=True)
-        found.append([_group(side, shape, name) for side, shape, name in sides])
+        found.append([choose_layers(side, shape, name) for side, shape, name in sides])
     if not found:
         raise StarError("layers is empty; give at least one pair, e.g. [[-1, -1]]")
     return Pairs(tuple(side for side, _ in found), tuple(side for _, side in found))
@@ -140,7 +140,18 @@ def every_layer(student: Shape, teacher: Shape) -> Pairs:
     return pairs(student, teacher, list(enumerate(spread(student, teacher)))[1:])
 
 
-def _group(layers: Any, shape: Shape, name: str) -> Group:
+def choose_layers(layers: Any, shape: Shape, name: str) -> Group:
+    """Indices of the states that an option names.
+
+    Args:
+        layers: A state from 0 to L, -1 for the last, ``projection``,
+            ``{feed_forward: LAYERS}``, or a list of them.
+        shape: Whose they are.
+        name: What messages call it.
+
+    Raises:
+        StarError: Naming the layer that is not there.
+    """
     listed = layers if isinstance(layers, (list, tuple)) and layers else [layers]
     return tuple(found for layer in listed for found in _layers(layer, shape, name))
 

@@ -25,6 +25,8 @@ from espnet_star.losses import DEFAULT, WeightedLoss
 from espnet_star.students import STUDENTS, Student
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.optimizers import WithOptimizers
+from espnet_star.tasks.preflight.frame_labels import check_frame_labels
+from espnet_star.tasks.preflight.lists import DataList
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.student_choices import StudentChoices
 from espnet_star.teachers import build_teacher
@@ -190,6 +192,13 @@ class StarTask(Reported, Guarded, WithOptimizers, AbsTask):
         """
         shards_of(args, mode)
         return super().build_multiple_iter_factory(args, distributed_option, mode)
+
+    @classmethod
+    def check_labels(
+        cls, args: argparse.Namespace, mode: str, lists: list[DataList], tokens: list[str] | None
+    ) -> None:
+        """See :func:`check_frame_labels`."""
+        check_frame_labels(args, mode, lists)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> StarDistillation:
