@@ -80,8 +80,8 @@ class StarTask(Reported, Guarded, AbsTask):
         group.add_argument(
             "--view",
             default="plain",
-            help="What is fed to whom: plain (both hear whole utterances), or "
-            "package.module:Class of a view of your own",
+            help=f"What is fed to whom: one of {', '.join(VIEWS)} (plain: both hear whole "
+            "utterances), or package.module:Class of a view of your own",
         )
         group.add_argument(
             "--view_conf",

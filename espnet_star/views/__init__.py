@@ -2,12 +2,13 @@
 
 from espnet_star.registry import Registry
 from espnet_star.views.base import Pass, View
+from espnet_star.views.masked import MaskedView
 from espnet_star.views.plain import PlainView
 
 VIEWS: Registry[View] = Registry(
     "view",
     View,  # type: ignore[type-abstract]
-    {"plain": PlainView},
+    {"plain": PlainView, "masked": MaskedView},
 )
 
-__all__ = ["VIEWS", "Pass", "PlainView", "View"]
+__all__ = ["VIEWS", "MaskedView", "Pass", "PlainView", "View"]
