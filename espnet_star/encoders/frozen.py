@@ -30,6 +30,11 @@ class Wrapper(Encoder):
         self.name, self.conf = encoder.name, getattr(encoder, "conf", {})
         self.masks, self.trainable = encoder.masks, False
 
+    def check(self, want: Want) -> None:
+        """See :meth:`Encoder.check`."""
+        super().check(want)
+        self.encoder.check(want)
+
     def calibrate(
         self,
         speech: torch.Tensor,

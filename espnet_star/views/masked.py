@@ -45,7 +45,7 @@ class MaskedView(View):
         "teacher_masked": "teacher",
         "student": "student",
     }
-    masked = ("teacher_masked", "student")
+    masked: tuple[str, ...] = ("teacher_masked", "student")
 
     def __init__(
         self,
