@@ -1,5 +1,7 @@
 """What somebody builds on this package without touching a file of it."""
 
+from dataclasses import replace
+
 import torch
 
 from espnet_star.encoders import Shape
@@ -45,7 +47,7 @@ class Masked(HuggingFaceTeacher):
             lambda _module, _args, out: out.masked_fill(mask, 0.0)
         )
         try:
-            return super().extract(speech, lengths, sizes, want)
+            return super().extract(speech, lengths, sizes, replace(want, mask=None))
         finally:
             hook.remove()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -135,6 +135,19 @@ class Encoder(torch.nn.Module, ABC):
             in any padded batch; of the inner ones those that are wanted.
         """
 
+    def extract_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """:meth:`extract` for several masks; an encoder may share what comes before them.
+
+        Args:
+            speech: See :meth:`extract`.
+            lengths: See :meth:`extract`.
+            sizes: See :meth:`extract`.
+            wants: What is needed, one run for each.
+        """
+        return [self.extract(speech, lengths, sizes, want) for want in wants]
+
     def encode(
         self, speech: torch.Tensor, lengths: torch.Tensor, want: Want = ALL_STATES
     ) -> LayerOutputs:
@@ -149,11 +162,34 @@ class Encoder(torch.nn.Module, ABC):
             StarError: If an utterance is shorter than one frame or longer than T, or the
                 encoder has not what is wanted.
         """
-        self.check(want)
+        return self.encode_all(speech, lengths, [want])[0]
+
+    def encode_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """:meth:`encode` for several masks at once.
+
+        Args:
+            speech: See :meth:`encode`.
+            lengths: See :meth:`encode`.
+            wants: What is needed, one run for each.
+
+        Raises:
+            StarError: See :meth:`encode`; also if a mask has not the batch's frames.
+        """
         sizes = self._check_batch(speech, lengths)
+        expected = (len(sizes), self.shape.frames_of(speech.shape[1]))
+        for want in wants:
+            self.check(want)
+            if want.mask is not None and want.mask.shape != expected:
+                raise StarError(
+                    f"{self.label}: a mask must have shape {expected} (utterances, frames), got "
+                    f"{tuple(want.mask.shape)}"
+                )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            self.calibrate(speech, lengths, want)
-            return self.extract(speech, lengths, sizes, want).only(want.states)
+            self.calibrate(speech, lengths, wants[0])
+            found = self.extract_all(speech, lengths, sizes, wants)
+        return [one.only(want.states) for one, want in zip(found, wants, strict=True)]
 
     def check(self, want: Want) -> None:
         """Refuse what this encoder has not, before anything is computed.

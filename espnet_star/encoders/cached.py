@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ class Cached(Wrapper):
     """Hidden states by the content of the waveform, in float16.
 
     Rounding to float16 is below 0.1 % of each value. A disk that is full or read-only
-    costs speed, not the run: states are then computed anew.
+    costs speed, not the run: states are then computed anew. States of masked frames, which
+    are drawn anew each time, are computed and not kept.
 
     Args:
         encoder: A frozen one; whoever holds the cache holds the encoder as well.
@@ -37,19 +39,29 @@ class Cached(Wrapper):
 
     def __init__(self, encoder: Encoder, directory: str | Path):
         super().__init__(encoder, heads=None)
-        self.masks = False
         self.root = Path(directory)
         self.folder: Path | None = None
         self.writable = True
 
     def check(self, want: Want) -> None:
         """See :meth:`Encoder.check`."""
-        if want.attentions or want.mask is not None:
+        if want.attentions:
             raise StarError(
-                "cache_dir keeps hidden states of whole utterances only, but the loss or the view "
-                "needs attention maps or masks; remove cache_dir, or choose others"
+                "cache_dir keeps hidden states of whole utterances only, but the loss "
+                "needs attention maps; remove cache_dir, or choose another"
             )
         super().check(want)
+
+    def extract_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """Kept states where nothing is masked, all others computed together."""
+        masked = [want for want in wants if want.mask is not None]
+        fresh = iter(self.encoder.encode_all(speech, lengths, masked) if masked else ())
+        return [
+            self.extract(speech, lengths, sizes, want) if want.mask is None else next(fresh)
+            for want in wants
+        ]
 
     def extract(
         self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
