@@ -115,13 +115,18 @@ class StarEncoder(Student):
     ) -> LayerOutputs:
         """See :meth:`Encoder.extract`."""
         frames, frame_lengths = self.feature_extractor(speech, lengths)
-        feed_forwards = [layer.feed_forward for layer in self.encoder.layers]
-        with caught(want.inner, self.feature_projection, feed_forwards) as inner:
+        with caught(want.inner, self._module_of) as inner:
             projected = self.feature_projection(frames)
             states, maps = self.encoder(projected, frame_lengths, want.attentions)
         return LayerOutputs(
             tuple(states), frame_lengths, None if maps is None else tuple(maps), inner=inner
         )
+
+    def _module_of(self, kind: str, layer: int) -> nn.Module:
+        """What gives an inner state."""
+        if kind == PROJECTION:
+            return self.feature_projection
+        return self.encoder.layers[layer - 1].feed_forward
 
     def output(self, last: torch.Tensor) -> torch.Tensor:
         """The last state, normalized in the pre-norm layout."""

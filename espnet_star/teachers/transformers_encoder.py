@@ -90,7 +90,7 @@ class TransformersTeacher(Teacher):
         with (
             self._padding.of(lengths if padded else None),
             loading.autocast(self.dtype, speech.device),
-            caught(want.inner, self.model.feature_projection, self._feed_forwards()) as inner,
+            caught(want.inner, self._module_of) as inner,
         ):
             outputs = self.model(
                 speech,
@@ -106,8 +106,11 @@ class TransformersTeacher(Teacher):
             inner={name: state.float() for name, state in inner.items()},
         )
 
-    def _feed_forwards(self) -> list[torch.nn.Module]:
-        return [layer.feed_forward for layer in self.model.encoder.layers]
+    def _module_of(self, kind: str, layer: int) -> torch.nn.Module:
+        """What gives an inner state."""
+        if kind == PROJECTION:
+            return self.model.feature_projection
+        return self.model.encoder.layers[layer - 1].feed_forward
 
     def _use_attention(self, implementation: str) -> None:
         """Switch the kernel: the fast ones do not return attention maps."""
