@@ -8,7 +8,7 @@ data2vec and LightHuBERT, arXiv 2203.15610, follow). All are as wide as the stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -32,16 +32,13 @@ def kind_and_layer(name: str) -> tuple[str, int]:
 
 @contextmanager
 def caught(
-    names: Iterable[str],
-    projection: torch.nn.Module | None,
-    feed_forwards: Sequence[torch.nn.Module],
+    names: Iterable[str], module_of: Callable[[str, int], torch.nn.Module]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Keep what modules give while an encoder runs.
 
     Args:
         names: States that are wanted.
-        projection: What gives ``projection``.
-        feed_forwards: What gives ``feed_forward.1`` and so on.
+        module_of: What gives a state, by its kind and layer.
 
     Yields:
         A dictionary that holds them by name once the encoder has run.
@@ -49,9 +46,7 @@ def caught(
     found: dict[str, torch.Tensor] = {}
     handles = []
     for name in names:
-        kind, layer = kind_and_layer(name)
-        module = projection if kind == PROJECTION else feed_forwards[layer - 1]
-        assert module is not None
+        module = module_of(*kind_and_layer(name))
         handles.append(module.register_forward_hook(partial(_keep, found, name)))
     try:
         yield found

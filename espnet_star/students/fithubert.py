@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from espnet_star.encoders.base import Shape
+from espnet_star.encoders.inner import FEED_FORWARD
 from espnet_star.errors import StarError
 from espnet_star.outputs import frame_count
 from espnet_star.students.config import sizes, thin_front
@@ -44,6 +45,7 @@ class FitHubert(HeadedStudent):
         StarError: On a misspelled preset or key.
     """
 
+    inner = (FEED_FORWARD,)  # the projection has other frames than the states
     presets = {"fithubert": thin_front(512) | sizes(480, 480, 12, 12)}  # noqa: RUF012
 
     def __init__(

@@ -140,8 +140,7 @@ class StarEncoder(Student):
         """See :meth:`Encoder.extract`."""
         frames, frame_lengths = self.feature_extractor(speech, lengths)
         frames = scale_gradient(frames, self.config.feature_grad_mult)
-        feed_forwards = [layer.feed_forward for layer in self.encoder.layers]
-        with caught(want.inner, self.feature_projection, feed_forwards) as inner:
+        with caught(want.inner, self._module_of) as inner:
             projected = self._masked(self.feature_projection(frames), want.mask)
             states, maps = self.encoder(projected, frame_lengths, want.attentions)
         frame_lengths = self.encoder.frames(frame_lengths)
@@ -155,12 +154,13 @@ class StarEncoder(Student):
             return x
         if mask is None:  # the vector has a gradient, zero, in every step: DDP waits for it
             mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        if mask.shape != x.shape[:2]:
-            raise StarError(
-                f"{self.label}: a mask must have the shape (B, N) of the frames, "
-                f"{tuple(x.shape[:2])}, got {tuple(mask.shape)}"
-            )
         return torch.where(mask[..., None], self.masked_spec_embed.to(x.dtype), x)
+
+    def _module_of(self, kind: str, layer: int) -> nn.Module:
+        """What gives an inner state."""
+        if kind == PROJECTION:
+            return self.feature_projection
+        return self.encoder.layers[layer - 1].feed_forward
 
     def output(self, last: torch.Tensor) -> torch.Tensor:
         """The last state, normalized in the pre-norm layout."""

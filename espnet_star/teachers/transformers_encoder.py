@@ -103,7 +103,7 @@ class TransformersTeacher(Teacher):
             self._masking(want.mask),
             self._padding.of(lengths if padded else None),
             loading.autocast(self.dtype, speech.device),
-            caught(want.inner, self.model.feature_projection, self._feed_forwards()) as inner,
+            caught(want.inner, self._module_of) as inner,
         ):
             outputs = self.model(
                 speech,
@@ -119,8 +119,11 @@ class TransformersTeacher(Teacher):
             inner={name: state.float() for name, state in inner.items()},
         )
 
-    def _feed_forwards(self) -> list[torch.nn.Module]:
-        return [layer.feed_forward for layer in self.model.encoder.layers]
+    def _module_of(self, kind: str, layer: int) -> torch.nn.Module:
+        """What gives an inner state."""
+        if kind == PROJECTION:
+            return self.model.feature_projection
+        return self.model.encoder.layers[layer - 1].feed_forward
 
     def extract_all(
         self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]

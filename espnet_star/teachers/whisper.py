@@ -102,10 +102,9 @@ class WhisperTeacher(Teacher):
                 f"({self.max_samples} samples), got {longest / SAMPLE_RATE:.2f} s; split or drop "
                 "longer utterances"
             )
-        feed_forwards = [layer.fc2 for layer in self.encoder.layers]
         with (
             loading.autocast(self.dtype, speech.device),
-            caught(want.inner, None, feed_forwards) as inner,
+            caught(want.inner, lambda _, layer: self.encoder.layers[layer - 1].fc2) as inner,
         ):
             mel, mel_lengths = log_mel(speech[:, :longest], lengths, self.mel_filters, self.window)
             states, maps = self.encode_mel(mel, mel_lengths, want.attentions)

@@ -13,7 +13,7 @@ def check(heads, states, expected):
     found = heads(states)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one[0].detach(), other, atol=3e-6)
+        np.testing.assert_allclose(one[0].detach(), other, rtol=1e-5, atol=1e-5)
 
 
 def utterances(data, name):
