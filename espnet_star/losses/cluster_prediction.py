@@ -46,7 +46,7 @@ class ClusterPredictionLoss(Objective):
     Args:
         student: What the student's states look like.
         teacher: What the teacher's states look like.
-        clusters: How many labels there are.
+        clusters: How many labels there are; to be given.
         layers: State of the student that predicts, -1 for the last, or a list of them.
         logits: ``cosine`` of a projection with an embedding of each label, or ``linear``.
         final_dim: Width of projection and embeddings.
@@ -74,7 +74,7 @@ class ClusterPredictionLoss(Objective):
         self,
         student: Shape,
         teacher: Shape,
-        clusters: int,
+        clusters: int = 0,
         layers: int | Sequence[int] = -1,
         logits: str = "cosine",
         final_dim: int = 256,
@@ -228,6 +228,11 @@ class _Posterior(torch.nn.Module):
         super().__init__()
         self.register_buffer("means", centroids.means, persistent=False)
         self.temperature = temperature or 2 * centroids.variance
+        if not self.temperature > 0:
+            raise StarError(
+                "posterior_temperature of loss cluster_prediction must be above 0, got "
+                f"{self.temperature:g}"
+            )
 
     def forward(self, state: torch.Tensor) -> torch.Tensor:
         return -squared_distances(state, self.means.to(state)) / self.temperature

@@ -226,6 +226,7 @@ def test_without_a_mask_every_frame_counts():
         ({"logits": "cosin"}, "unknown logits of loss cluster_prediction 'cosin'. Did you mean"),
         ({"clusters": 0}, "clusters of loss cluster_prediction must be a number above 0, got 0"),
         ({"alpha": 2}, "alpha of loss cluster_prediction must be 0 to 1, got 2"),
+        ({"alpha": 1, "centroids": True, "posterior_temperature": -1}, "must be above 0, got -1"),
         ({"alpha": 0.5}, "give centroids, a file that star_clusters writes"),
         ({"alpha": 0.5, "centroids": "nowhere"}, "nowhere: no file of centroids"),
         ({"alpha": 1, "centroids": True, "clusters": 9}, r"5 centroids of width 6 at layer 3"),
