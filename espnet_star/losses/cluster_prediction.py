@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from espnet_star.data.centroids import Centroids, squared_distances
-from espnet_star.data.labels import on_frames
 from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.base import Objective, Stats
-from espnet_star.losses.layers import choose_layers
+from espnet_star.losses.layers import choose_layers, want_of
 from espnet_star.outputs import LayerOutputs
 
 LOGITS = ("cosine", "linear")
@@ -25,8 +24,8 @@ class ClusterPredictionLoss(Objective):
     default; Fast-HuBERT (2309.13860) is ``logits: linear`` with two ``layers``, MelHuBERT's
     distillation (2211.09949) ``logits: linear, temperature: 1, alpha: 1`` with ``centroids``.
 
-    Labels come 50 a second; frame f of a student with another hop takes the label at
-    ``floor(f * hop / 320)``. With weights w of masked and other frames,
+    Labels are those that the view gives the student's frames. With weights w of masked and
+    other frames,
 
     .. math::
         (1 - \alpha) \frac{1}{L\,|F|} \sum_{l} \sum_{f \in F} w_f\, \mathrm{CE}_{l,f}
@@ -89,7 +88,7 @@ class ClusterPredictionLoss(Objective):
         # Labels are 50 a second whatever the teacher is, which need not fit without a posterior.
         super().__init__(student, teacher if alpha else student)
         _check(clusters, logits, temperature, alpha, soft_temperature)
-        self.clusters, self.hop = clusters, student.hop
+        self.clusters = clusters
         self.weights = (masked_weight, unmasked_weight)
         self.alpha, self.soft_temperature = alpha, soft_temperature
         self.layers = choose_layers(layers, student, "student")
@@ -108,8 +107,8 @@ class ClusterPredictionLoss(Objective):
 
     def wants(self) -> tuple[Want, ...]:
         """The layers that predict, and the teacher's that was clustered."""
-        ours = Want(frozenset(self.layers))
-        return (ours, Want(frozenset({self.teacher_layer}))) if self.alpha else (ours,)
+        ours = want_of(self.layers)
+        return (ours, want_of([self.teacher_layer])) if self.alpha else (ours,)
 
     def forward(
         self, student: LayerOutputs, teacher: LayerOutputs | None = None
@@ -153,8 +152,7 @@ class ClusterPredictionLoss(Objective):
                 "loss cluster_prediction needs labels of frames, and the view gives none; choose "
                 "a view that reads labels"
             )
-        labels = on_frames(labels.to(mask.device), mask.shape[1], self.hop)
-        labels = torch.where(mask, labels, -1)
+        labels = torch.where(mask, labels.to(mask.device), -1)
         if int(labels.max()) >= self.clusters:
             raise StarError(
                 f"loss cluster_prediction: label {int(labels.max())} is beyond clusters: "

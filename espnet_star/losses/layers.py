@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Pairs:
 
     def wants(self) -> tuple[Want, Want]:
         """What to ask of student and teacher."""
-        return _want(self.student), _want(self.teacher)
+        return want_of(sum(self.student, ())), want_of(sum(self.teacher, ()))
 
     def of_student(self, outputs: LayerOutputs) -> list[torch.Tensor]:
         """States ``(B, N, D_S)``, one a pair."""
@@ -45,8 +45,9 @@ class Pairs:
         return iter(zip(self.student, self.teacher, strict=True))
 
 
-def _want(side: tuple[Group, ...]) -> Want:
-    layers = {layer for group in side for layer in group}
+def want_of(layers: Iterable[Layer]) -> Want:
+    """What to ask of an encoder for these states."""
+    layers = set(layers)
     numbered = frozenset(layer for layer in layers if isinstance(layer, int))
     inner = frozenset(layer for layer in layers if isinstance(layer, str))
     # One state at least, for its frames.

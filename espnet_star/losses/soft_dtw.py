@@ -9,8 +9,8 @@ from espnet_star import kernels
 from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.base import Objective, Stats
-from espnet_star.losses.layers import choose_layers
-from espnet_star.outputs import LayerOutputs
+from espnet_star.losses.layers import choose_layers, want_of
+from espnet_star.outputs import Layer, LayerOutputs
 
 AGAINST = {"student": "student2", "teacher": "teacher2"}
 CONNECTORS = ("linear", "mlp")
@@ -101,7 +101,7 @@ class SoftDTWLoss(Objective):
 
     def wants(self) -> tuple[Want, ...]:
         """One layer of either take."""
-        return tuple(Want(frozenset({layer})) for layer in self.layers)
+        return tuple(want_of([layer]) for layer in self.layers)
 
     def forward(self, student: LayerOutputs, teacher: LayerOutputs) -> tuple[torch.Tensor, Stats]:
         """See :class:`Objective`; ``teacher`` is the second take, whoever heard it."""
@@ -127,7 +127,7 @@ class SoftDTWLoss(Objective):
                 value, terms["spread"] = value + self.alpha * spread, spread.detach()
         return value, terms
 
-    def _embed(self, take: LayerOutputs, layer: int) -> torch.Tensor:
+    def _embed(self, take: LayerOutputs, layer: Layer) -> torch.Tensor:
         """Frames at unit length, ``(B, N, final_dim)``, in at least float32."""
         state = take.state(layer)
         state = state if state.dtype == torch.float64 else state.float()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError
 from espnet_star.losses.base import Objective, Stats
-from espnet_star.losses.layers import choose_layers
+from espnet_star.losses.layers import choose_layers, want_of
 from espnet_star.outputs import LayerOutputs
 
 
@@ -86,7 +86,7 @@ class UtteranceContrastLoss(Objective):
 
     def wants(self) -> tuple[Want, ...]:
         """One layer of the student."""
-        return (Want(frozenset({self.layer})),)
+        return (want_of([self.layer]),)
 
     def forward(  # type: ignore[override]
         self, student: LayerOutputs

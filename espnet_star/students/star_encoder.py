@@ -50,7 +50,7 @@ class StarEncoder(Student):
     beyond_hubert = ""
     # Whether the convolutions read the waveform itself.
     reads_waveform = True
-    inner = (PROJECTION, FEED_FORWARD)
+    inner: tuple[str, ...] = (PROJECTION, FEED_FORWARD)
 
     def __init__(
         self,

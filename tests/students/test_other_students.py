@@ -211,7 +211,7 @@ def test_impossible_architectures_are_named(name, options, message):
 
 def test_a_mask_of_other_frames_is_named(tiny_options):
     student = StarEncoder(**tiny_options, mask_embedding=True)
-    with pytest.raises(StarError, match=r"frames, \(1, 2\), got \(1, 3\)"):
+    with pytest.raises(StarError, match=r"shape \(1, 2\) \(utterances, frames\), got \(1, 3\)"):
         student.encode(
             torch.zeros(1, 720), torch.tensor([720]), Want(mask=torch.ones(1, 3, dtype=torch.bool))
         )
