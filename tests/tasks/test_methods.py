@@ -118,7 +118,7 @@ def test_it_learns(name, deep_teacher, make_speech):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        values.append(float(loss))
+        values.append(loss.item())
     before, after = np.mean(values[:5]), np.mean(values[-5:])
     assert after < before - 0.2 * abs(before), (before, after)
 
