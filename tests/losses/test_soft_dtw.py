@@ -103,6 +103,18 @@ def test_a_batch_is_the_mean_of_its_utterances():
         assert all(x.grad.isfinite().all() for x in firsts)
 
 
+def test_equal_takes_have_no_gradient():
+    """Fails if distances are rounded as products in float32 are: a frame moves from itself."""
+    torch.manual_seed(0)
+    loss = objective(32, 32, alpha=0.0, gamma=1e-4).float()
+    loss.connector = torch.nn.Identity()
+    x = torch.randn(60, 32).requires_grad_()
+    value, _ = loss(outputs(x), outputs(x.detach().clone()))
+    value.backward()
+    assert value.dtype == torch.float32
+    assert abs(value.item()) < 1e-6 and x.grad.abs().max() < 1e-6
+
+
 def test_against_says_whose_second_take():
     student, teacher = Shape(layers=2, width=6), Shape(layers=4, width=6, hop=160)
     ours = SoftDTWLoss(student, teacher)
