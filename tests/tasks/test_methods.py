@@ -40,7 +40,7 @@ def small(values):
     """The student's options with tiny widths; its layers, and all that makes it one, stay."""
     known = STUDENTS.find(values.get("encoder", "star"))
     options = dict(values.get("encoder_conf") or {})
-    preset = known.presets[options["preset"]]
+    preset = known.presets[options.get("preset", "starhubert")]
     fields = dict(hidden_size=16, intermediate_size=24, num_attention_heads=2)
     fields |= dict(num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2)
     if "conv_dim" in preset:
@@ -129,7 +129,7 @@ def command(name, exp, data, labels, teacher):
     options = ["--config", str(FOLDER / f"{name}.yaml"), *training(data, exp)]
     if values.get("teacher") != "none":
         options += ["--teacher", str(teacher)]
-    if "labels" in str(values.get("view")):
+    if values.get("view") == "labelled":
         for part in ("train", "valid"):
             options += [f"--{part}_data_path_and_name_and_type", f"{labels},labels,text_int"]
     confs = small(values)
