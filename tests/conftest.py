@@ -1,5 +1,6 @@
 """Tiny networks, synthetic speech and reference files that every part's tests share."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+REFERENCE = Path(os.environ.get("ESPNET_STAR_REFERENCE") or BESIDE)
 
 # A shell that runs the tests in the background or under nohup has them ignore these, and
 # children inherit it; the tests of stopped runs need the signals to arrive.

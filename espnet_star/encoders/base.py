@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from espnet_star.encoders.bfloat16 import Agree, alone
+from espnet_star.encoders.inner import kind_and_layer
 from espnet_star.encoders.too_short import TooShort
 from espnet_star.errors import StarError
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, LayerOutputs, frame_count
@@ -75,17 +76,20 @@ class Want:
         attentions: Whether attention maps are wanted, at the price of the fast kernels.
         mask: ``(B, N)``, true on frames that a mask vector replaces before the first layer;
             None for none.
+        inner: Names of states inside the encoder, see :mod:`espnet_star.encoders.inner`.
     """
 
     states: frozenset[int] | None = None
     attentions: bool = False
     mask: torch.Tensor | None = None
+    inner: frozenset[str] = frozenset()
 
     def __or__(self, other: Want) -> Want:
         """What two objectives want of the same pass."""
         every = self.states is None or other.states is None
         states = None if every else frozenset({*(self.states or ()), *(other.states or ())})
-        return Want(states, self.attentions or other.attentions)
+        maps, inner = self.attentions or other.attentions, self.inner | other.inner
+        return Want(states, maps, inner=inner)
 
 
 ALL_STATES = Want()
@@ -99,6 +103,8 @@ class Encoder(torch.nn.Module, ABC):
         trainable: Whether it may be trained, and is then saved with whatever holds it. All
             others run without gradient.
         masks: Whether it has a vector for masked frames.
+        inner: Kinds of states inside it that it can give, see
+            :mod:`espnet_star.encoders.inner`.
         name: Directory, hub name or file that the weights came from.
         shape: What its states look like.
         conf: Its ``kind`` and options, those found out by itself included, for ``config.yaml``.
@@ -107,6 +113,7 @@ class Encoder(torch.nn.Module, ABC):
     role: ClassVar[str] = "encoder"
     trainable: bool = False
     masks: bool = False
+    inner: tuple[str, ...] = ()
     name: str = ""
     shape: Shape
     conf: dict[str, Any]
@@ -125,7 +132,7 @@ class Encoder(torch.nn.Module, ABC):
 
         Returns:
             All states, with ``shape.frames(lengths)`` valid frames each: the same alone and
-            in any padded batch.
+            in any padded batch; of the inner ones those that are wanted.
         """
 
     def extract_all(
@@ -195,7 +202,14 @@ class Encoder(torch.nn.Module, ABC):
             raise StarError(
                 f"{self.label} has no vector for masked frames; choose a view without masks"
             )
-        beyond = max(want.states or [0])
+        inner = sorted(map(kind_and_layer, want.inner))
+        for kind, _ in inner:
+            if kind not in self.inner:
+                raise StarError(
+                    f"{self.label} gives no {kind} (it gives its states 0 to {self.shape.layers}"
+                    f"{''.join(f', {known}' for known in self.inner)}); compare one of these"
+                )
+        beyond = max([*(want.states or ()), *(layer for _, layer in inner)], default=0)
         if beyond > self.shape.layers:
             raise StarError(
                 f"{self.label} has layers 1 to {self.shape.layers}, asked for was {beyond}"

@@ -28,7 +28,7 @@ class Wrapper(Encoder):
         self.__dict__["encoder"] = encoder
         self.shape: Shape = replace(encoder.shape, **shape)
         self.name, self.conf = encoder.name, getattr(encoder, "conf", {})
-        self.masks, self.trainable = encoder.masks, False
+        self.masks, self.inner, self.trainable = encoder.masks, encoder.inner, False
 
     def check(self, want: Want) -> None:
         """See :meth:`Encoder.check`."""

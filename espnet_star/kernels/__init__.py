@@ -17,6 +17,7 @@ from espnet_star.kernels.norms import folded_norm, norm_utterances
 from espnet_star.kernels.predicate import pays
 from espnet_star.kernels.prepared import discard, embed_positions, linear, linear_gelu, prepare
 from espnet_star.kernels.rows import row_front
+from espnet_star.kernels.soft_dtw import soft_dtw
 
 __all__ = [
     "attend",
@@ -32,4 +33,5 @@ __all__ = [
     "pays",
     "prepare",
     "row_front",
+    "soft_dtw",
 ]

@@ -38,6 +38,7 @@ FORMS = {
     "prepared": Where(CPU, float32=True, gradients=False),  # weights as oneDNN reads them
     "gram": Where(traced=True),  # value and gradient in one pass, in the cheaper form
     "gram_pieces": Where(CPU, traced=True),  # utterance by utterance, in a processor's cache
+    "soft_dtw": Where(("cpu", "cuda")),  # by anti-diagonals in float64, which other devices lack
 }
 
 

@@ -24,6 +24,9 @@ from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import DEFAULT, WeightedLoss
 from espnet_star.students import STUDENTS, Student
 from espnet_star.tasks.guarded import Guarded
+from espnet_star.tasks.optimizers import WithOptimizers
+from espnet_star.tasks.preflight.frame_labels import check_frame_labels
+from espnet_star.tasks.preflight.lists import DataList
 from espnet_star.tasks.preflight.views import check_view_data
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.student_choices import StudentChoices
@@ -39,7 +42,7 @@ MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 OPTIONAL_DATA = ("speech2", "labels")
 
 
-class StarTask(Reported, Guarded, AbsTask):
+class StarTask(Reported, Guarded, WithOptimizers, AbsTask):
     """Distill a speech self-supervised model into a light student.
 
     Takes every training option of ESPnet, and of its own ``--teacher``,
@@ -191,6 +194,13 @@ class StarTask(Reported, Guarded, AbsTask):
         """
         shards_of(args, mode)
         return super().build_multiple_iter_factory(args, distributed_option, mode)
+
+    @classmethod
+    def check_labels(
+        cls, args: argparse.Namespace, mode: str, lists: list[DataList], tokens: list[str] | None
+    ) -> None:
+        """See :func:`check_frame_labels`."""
+        check_frame_labels(args, mode, lists)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> StarDistillation:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from espnet_star.encoders.base import Shape, Want, hop_and_field
+from espnet_star.encoders.inner import FEED_FORWARD, PROJECTION, caught
 from espnet_star.outputs import LayerOutputs, valid_mask
 from espnet_star.teachers import loading
 from espnet_star.teachers.base import Teacher
@@ -45,6 +46,7 @@ class TransformersTeacher(Teacher):
     the vector takes no masks. Runs of one batch under several masks share its convolutions.
     """
 
+    inner = (PROJECTION, FEED_FORWARD)
     model: Any
     # No parameter: it is none of what names a cache of states, or of what sizes are told of.
     mask_vector: torch.Tensor | None = None
@@ -101,6 +103,7 @@ class TransformersTeacher(Teacher):
             self._masking(want.mask),
             self._padding.of(lengths if padded else None),
             loading.autocast(self.dtype, speech.device),
+            caught(want.inner, self._module_of) as inner,
         ):
             outputs = self.model(
                 speech,
@@ -113,7 +116,14 @@ class TransformersTeacher(Teacher):
             tuple(state.float() for state in states),
             self.shape.frames(lengths),
             tuple(maps.float() for maps in outputs.attentions) if want.attentions else None,
+            inner={name: state.float() for name, state in inner.items()},
         )
+
+    def _module_of(self, kind: str, layer: int) -> torch.nn.Module:
+        """What gives an inner state."""
+        if kind == PROJECTION:
+            return self.model.feature_projection
+        return self.model.encoder.layers[layer - 1].feed_forward
 
     def extract_all(
         self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from espnet_star.data.labels import TOLERANCE, on_frames
 from espnet_star.encoders.base import Shape
 from espnet_star.errors import StarError
-from espnet_star.outputs import HOP, frame_count, valid_mask
+from espnet_star.outputs import frame_count, valid_mask
 from espnet_star.registry import Registry
 from espnet_star.views.base import Pass, View
 from espnet_star.views.masked import MaskedView
@@ -19,8 +20,6 @@ from espnet_star.views.plain import PlainView
 
 MIXING: Registry[MixedView] = Registry("view", MixedView, {"mixed": MixedView})
 NONE = -1
-# Frames that tools differ by at an utterance's end.
-SLACK = 2
 
 
 class LabelledView(View):
@@ -132,7 +131,7 @@ def labels_of(batch: Mapping[str, Any], lengths: torch.Tensor) -> torch.Tensor:
             f"shape {tuple(labels.shape)}; give the data file as FILE,labels,text_int"
         )
     found, frames = batch["labels_lengths"].to(lengths.device), frame_count(lengths)
-    wrong = ((found - frames).abs() > SLACK).nonzero().flatten().tolist()
+    wrong = ((found - frames).abs() > TOLERANCE).nonzero().flatten().tolist()
     if wrong:
         row = wrong[0]
         keys: Sequence[str] = batch.get("utt_id") or ()
@@ -156,7 +155,5 @@ def at_rate(
         lengths: Samples of each, ``(B,)``.
     """
     size = shape.frames_of(speech.shape[1])
-    source = torch.arange(size, device=labels.device) * shape.hop // HOP
-    found = labels[:, source.clamp(max=labels.shape[1] - 1)]
     there = valid_mask(shape.frames(lengths), size).to(labels.device)
-    return torch.where(there & (source < labels.shape[1]), found, NONE)
+    return torch.where(there, on_frames(labels, size, shape.hop), NONE)
