@@ -177,15 +177,12 @@ class Encoder(torch.nn.Module, ABC):
         Raises:
             StarError: See :meth:`encode`; also if a mask has not the batch's frames.
         """
-        sizes = self._check_batch(speech, lengths)
-        expected = (len(sizes), self.shape.frames_of(speech.shape[1]))
         for want in wants:
             self.check(want)
-            if want.mask is not None and want.mask.shape != expected:
-                raise StarError(
-                    f"{self.label}: a mask must have shape {expected} (utterances, frames), got "
-                    f"{tuple(want.mask.shape)}"
-                )
+        sizes = self._check_batch(speech, lengths)
+        for want in wants:
+            if want.mask is not None:
+                self._check_mask(want.mask, speech)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
             self.calibrate(speech, lengths, wants[0])
             found = self.extract_all(speech, lengths, sizes, wants)
@@ -239,6 +236,14 @@ class Encoder(torch.nn.Module, ABC):
                 f"{speech.shape[1]} samples, got {shortest} to {longest}; drop shorter utterances"
             )
         return sizes
+
+    def _check_mask(self, mask: torch.Tensor, speech: torch.Tensor) -> None:
+        expected = (len(speech), self.shape.frames_of(speech.shape[1]))
+        if mask.shape != expected:
+            raise StarError(
+                f"{self.label}: a mask must have shape {expected} (utterances, frames), got "
+                f"{tuple(mask.shape)}"
+            )
 
     def calibrate(
         self,
