@@ -19,6 +19,7 @@ class Student(Encoder, AbsEncoder):
 
     Attributes:
         presets: Architectures by name, as keyword arguments.
+        from_teacher: Options that may say ``teacher``, for that of the training.
         own: Options beyond those of every student of ours, and their defaults.
         beyond_hubert: What it has that no ``HubertModel`` of transformers can hold; empty where
             one can.
@@ -27,6 +28,7 @@ class Student(Encoder, AbsEncoder):
     role = "student"
     trainable = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    from_teacher: ClassVar[tuple[str, ...]] = ("upstream",)
     own: ClassVar[Mapping[str, Any]] = {}
     beyond_hubert: str = "an architecture of its own"
 

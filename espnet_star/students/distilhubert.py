@@ -53,7 +53,7 @@ class DistilHubert(HeadedStudent):
         upstream: Start from this student and its architecture instead.
         init_from: Take convolutions, projection, positional convolution and the first layers
             of this HuBERT (Hugging Face directory or hub name), as the paper does; the sizes
-            must be its own.
+            must be its own. ``teacher`` is that of the training.
         heads: Predictions of published weights to give in place of the states, through one map
             that fans out; 3 in the released model, 0 for none.
         head_width: Width of a prediction.
@@ -63,6 +63,7 @@ class DistilHubert(HeadedStudent):
         StarError: On a misspelled preset or key, or a teacher of other sizes.
     """
 
+    from_teacher = ("upstream", "init_from")
     presets = {  # noqa: RUF012
         "distilhubert": full_front()
         | sizes(768, 3072, 12, 2)

@@ -16,6 +16,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import float_or_none, int_or_none
 
+from espnet_star import catalog
 from espnet_star.data.kaldi import read_counts
 from espnet_star.data.lengths import bins_of, build_batches, drop_longer, long_clips
 from espnet_star.distillation import StarDistillation
@@ -23,6 +24,7 @@ from espnet_star.encoders import Encoder, NoTeacher
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import DEFAULT, WeightedLoss
 from espnet_star.students import STUDENTS, Student
+from espnet_star.students.experiment import is_distillation
 from espnet_star.tasks.guarded import Guarded
 from espnet_star.tasks.optimizers import WithOptimizers
 from espnet_star.tasks.preflight.frame_labels import check_frame_labels
@@ -252,14 +254,24 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
 
 def build_student(args: argparse.Namespace) -> Student:
     """Student of ``--encoder`` and ``--encoder_conf``."""
-    return STUDENTS.build(args.encoder, check_mapping("encoder_conf", args.encoder_conf))
+    options = dict(check_mapping("encoder_conf", args.encoder_conf))
+    for key in STUDENTS.find(args.encoder).from_teacher:
+        if options.get(key) == "teacher":
+            options[key] = args.teacher
+    return STUDENTS.build(args.encoder, options)
 
 
 def build_target(args: argparse.Namespace, student: Student) -> Encoder:
     """Teacher of ``--teacher`` and ``--teacher_conf``, or what stands in its place."""
     if args.teacher == NoTeacher.name:
         return NoTeacher(student.shape)
-    return build_teacher(args.teacher, **args.teacher_conf)
+    conf = dict(args.teacher_conf)
+    if conf.get("kind") == "student" or ("kind" not in conf and is_distillation(args.teacher)):
+        conf.pop("kind", None)
+        teacher = catalog.load(args.teacher, "student", **conf)
+        teacher.conf = {"kind": "student"}
+        return teacher
+    return build_teacher(args.teacher, **conf)
 
 
 def describe_choices(losses: Sequence[WeightedLoss], teacher: Encoder) -> list[str]:

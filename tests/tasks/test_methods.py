@@ -49,7 +49,9 @@ def small(values):
         fields["conv_dim"] = [8] * (count - 1) + [16 if same else 12]
     else:
         fields["subsampling_dim"] = 12
-    options.pop("init_from", None)
+    if options.pop("init_from", None):  # then its sizes are the teacher's
+        fields |= dict(hidden_size=24, intermediate_size=32, num_conv_pos_embeddings=16)
+        fields["conv_dim"] = [8] * 7
     return options | fields | dict.fromkeys(DROPOUTS, 0.0)
 
 
@@ -88,8 +90,6 @@ def build(name, teacher):
     student = STUDENTS.build(values.get("encoder", "star"), small(values))
     none = values.get("teacher") == "none"
     target = NoTeacher(student.shape) if none else build_teacher(str(teacher))
-    if name == "score":  # there the teacher is the student before it is trained
-        target = NoTeacher(student.shape)
     losses = with_few_clusters(values["losses"])
     return StarDistillation(
         student, target, losses, values.get("view", "plain"), values.get("view_conf")
@@ -132,7 +132,7 @@ def command(name, exp, data, labels, teacher):
     if values.get("view") == "labelled":
         for part in ("train", "valid"):
             options += [f"--{part}_data_path_and_name_and_type", f"{labels},labels,text_int"]
-    confs = small(values)
+    confs = {} if name == "score" else small(values)  # SCORE's student is its teacher
     options += pairs(
         "--encoder_conf", [f"{k}={yaml.safe_dump(v).strip()}" for k, v in confs.items()]
     )
@@ -194,6 +194,7 @@ def test_killed_it_goes_on_to_the_same_weights(name, trained, tmp_path):
 def test_score_follows_a_frozen_copy(trained, data_directory, labels, tmp_path):
     """SCORE's teacher is the student as it was before."""
     exp, _ = trained("starhubert_robust")
-    line = command("score", tmp_path / "exp", data_directory, labels, exp)
-    distill([*line, "--teacher", str(exp), "--teacher_conf", "kind=student"])
+    distill(command("score", tmp_path / "exp", data_directory, labels, exp))
     assert np.isfinite(statistics(tmp_path / "exp", 2, "train", "loss"))
+    config = yaml.safe_load((tmp_path / "exp" / "config.yaml").read_text())
+    assert config["teacher_conf"] == {"kind": "student"}
