@@ -128,7 +128,13 @@ class StarDistillation(AbsESPnetModel):
             for name in names:
                 given = passes[name]
                 run = runs[id(given.mask)].only(self.wants[name].states)
-                outputs[name] = replace(run, masked=given.mask, labels=given.labels)
+                outputs[name] = replace(
+                    run,
+                    masked=given.mask,
+                    labels=given.labels,
+                    speech=given.speech,
+                    samples=given.lengths,
+                )
         return outputs
 
     def _groups(self, passes: Mapping[str, Pass]) -> list[list[str]]:

@@ -60,6 +60,8 @@ class LayerOutputs:
         layers: Index that each of ``hidden_states`` stands for; None for all of 0 to L.
         inner: States ``(B, N, D)`` inside the encoder that were asked for, by name, see
             :mod:`espnet_star.encoders.inner`.
+        speech: Waveforms ``(B, T)`` that were heard; None where nobody has noted them.
+        samples: Their lengths, ``(B,)``.
 
     Raises:
         ValueError: If the shapes above do not hold.
@@ -72,6 +74,8 @@ class LayerOutputs:
     masked: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     inner: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    speech: torch.Tensor | None = None
+    samples: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check shapes once, so that objectives need not."""

@@ -3,7 +3,8 @@
 ``projection`` is what stands before the positional convolution (DPHuBERT's state 0,
 arXiv 2305.17651), ``feed_forward.l`` what the feed-forward part of layer l adds: after its
 second linear map, before the residual sum and the LayerNorm (fairseq's ``layer_result``, which
-data2vec and LightHuBERT, arXiv 2203.15610, follow). All are as wide as the states.
+data2vec and LightHuBERT, arXiv 2203.15610, follow). Both are as wide as the states. ``front`` is
+what the projection is fed: the convolutions' output, as wide as the last of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 PROJECTION = "projection"
 FEED_FORWARD = "feed_forward"
+FRONT = "front"
 
 
 def feed_forward(layer: int) -> str:
@@ -56,7 +58,10 @@ def caught(
 
 
 def _keep(
-    found: dict[str, torch.Tensor], name: str, _module: torch.nn.Module, _args: Any, out: Any
+    found: dict[str, torch.Tensor], name: str, _module: torch.nn.Module, args: Any, out: Any
 ) -> None:
+    if name == FRONT:
+        found[name] = args[0]
+        return
     # A copy: Transformers writes zeros and mask vectors into its projection in place.
     found[name] = (out[0] if isinstance(out, tuple) else out).clone()

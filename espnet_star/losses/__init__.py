@@ -14,6 +14,7 @@ from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.attention_map import AttentionMapLoss
 from espnet_star.losses.base import Objective, Stats
 from espnet_star.losses.cluster_prediction import ClusterPredictionLoss
+from espnet_star.losses.enhancement import EnhancementLoss
 from espnet_star.losses.frame_match import FrameMatchLoss
 from espnet_star.losses.masked_match import MaskedMatchLoss
 from espnet_star.losses.soft_dtw import SoftDTWLoss
@@ -32,6 +33,7 @@ LOSSES: Registry[Objective] = Registry(
         "cluster_prediction": ClusterPredictionLoss,
         "soft_dtw": SoftDTWLoss,
         "utterance_contrast": UtteranceContrastLoss,
+        "enhancement": EnhancementLoss,
     },
 )
 DEFAULT = "temporal_gram"
@@ -40,6 +42,7 @@ __all__ = [
     "LOSSES",
     "AttentionMapLoss",
     "ClusterPredictionLoss",
+    "EnhancementLoss",
     "FrameMatchLoss",
     "MaskedMatchLoss",
     "Objective",

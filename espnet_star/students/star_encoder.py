@@ -12,7 +12,7 @@ from transformers import HubertConfig
 
 from espnet_star import kernels
 from espnet_star.encoders.base import Shape, Want, hop_and_field
-from espnet_star.encoders.inner import FEED_FORWARD, PROJECTION, caught
+from espnet_star.encoders.inner import FEED_FORWARD, FRONT, PROJECTION, caught
 from espnet_star.errors import StarError
 from espnet_star.outputs import LayerOutputs
 from espnet_star.students.base import Student
@@ -50,7 +50,7 @@ class StarEncoder(Student):
     beyond_hubert = ""
     # Whether the convolutions read the waveform itself.
     reads_waveform = True
-    inner: tuple[str, ...] = (PROJECTION, FEED_FORWARD)
+    inner: tuple[str, ...] = (PROJECTION, FEED_FORWARD, FRONT)
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class StarEncoder(Student):
 
     def _module_of(self, kind: str, layer: int) -> nn.Module:
         """What gives an inner state."""
-        if kind == PROJECTION:
+        if kind in (PROJECTION, FRONT):
             return self.feature_projection
         return self.encoder.layers[layer - 1].feed_forward
 
