@@ -5,6 +5,7 @@ from espnet_star.students.armhubert import ArmHubert
 from espnet_star.students.base import Student
 from espnet_star.students.config import PRESETS, student_config
 from espnet_star.students.distilhubert import DistilHubert
+from espnet_star.students.fast_hubert import FastHubert
 from espnet_star.students.fithubert import FitHubert
 from espnet_star.students.star_encoder import StarEncoder
 
@@ -17,7 +18,18 @@ STUDENTS: Registry[Student] = Registry(
         "distilhubert": DistilHubert,
         "fithubert": FitHubert,
         "arm": ArmHubert,
+        "fast_hubert": FastHubert,
     },
 )
 
-__all__ = ["PRESETS", "STUDENTS", "StarEncoder", "Student", "student_config"]
+__all__ = [
+    "PRESETS",
+    "STUDENTS",
+    "ArmHubert",
+    "DistilHubert",
+    "FastHubert",
+    "FitHubert",
+    "StarEncoder",
+    "Student",
+    "student_config",
+]

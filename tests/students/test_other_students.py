@@ -27,6 +27,7 @@ CASES = {
     "fithubert heads": THIN | {"heads": 2, "head_width": 12},
     "arm": THIN | {"reuse": [False, True, True, False]},
     "arm twice": THIN | {"reuse": [False, True, False, True], "second_softmax": True},
+    "fast_hubert": {"conv_dim": [8, 12], "num_hidden_layers": 2, "mel_bins": 20},
     "arm heads": THIN | {"reuse": [], "heads": 1, "head_width": 12},
 }
 
@@ -199,6 +200,10 @@ def test_distilhubert_starts_from_its_teacher(tiny_hubert, tmp_path):
         ("arm", {"heads": 1, "head_width": 0}, "head_width must be a positive integer"),
         ("arm", {"preset": "starhubert"}, "unknown student preset 'starhubert'"),
         ("fithubert", {"mask_embedding": True}, "mask_embedding must be false"),
+        ("fast_hubert", {"conv_kernel": [4, 5]}, "conv_kernel must be odd numbers, got [4, 5]"),
+        ("fast_hubert", {"mel_bins": 0}, "mel_bins must be a positive integer, got 0"),
+        ("fast_hubert", {"conv_bias": True}, "conv_bias is not for fast_hubert"),
+        ("fast_hubert", {"cmvn": "absent.npz"}, "cmvn absent.npz: expected an .npz with mean"),
         ("star", {"reuse": []}, "unknown student option 'reuse'"),
     ],
 )

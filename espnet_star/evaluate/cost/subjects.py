@@ -136,7 +136,7 @@ def find_subject(name: str) -> Subject:
 
 
 def _untrained(architecture: type[Student], preset: str) -> Student:
-    return architecture(**architecture.presets[preset]).eval()
+    return architecture(preset=preset).eval()
 
 
 def _of_student(name: str) -> Subject:
