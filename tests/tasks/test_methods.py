@@ -47,21 +47,21 @@ def small(values):
         count = len(preset["conv_dim"])
         same = preset["conv_dim"][-1] == preset["hidden_size"]
         fields["conv_dim"] = [8] * (count - 1) + [16 if same else 12]
-    else:
-        fields["subsampling_dim"] = 12
     if options.pop("init_from", None):  # then its sizes are the teacher's
         fields |= dict(hidden_size=24, intermediate_size=32, num_conv_pos_embeddings=16)
         fields["conv_dim"] = [8] * 7
     return options | fields | dict.fromkeys(DROPOUTS, 0.0)
 
 
-def with_few_clusters(losses):
-    """The objectives, with as many clusters as the labels here have."""
+def sized(losses):
+    """The objectives, with as many clusters as the labels here have, and narrow convolutions."""
     found = []
     for entry in losses:
         conf = dict(entry.get("conf") or {})
         if "clusters" in conf:
             conf["clusters"] = CLUSTERS
+        if "channels" in conf:
+            conf["channels"] = 8
         found.append({**entry, "conf": conf})
     return found
 
@@ -90,7 +90,7 @@ def build(name, teacher):
     student = STUDENTS.build(values.get("encoder", "star"), small(values))
     none = values.get("teacher") == "none"
     target = NoTeacher(student.shape) if none else build_teacher(str(teacher))
-    losses = with_few_clusters(values["losses"])
+    losses = sized(values["losses"])
     return StarDistillation(
         student, target, losses, values.get("view", "plain"), values.get("view_conf")
     )
@@ -136,7 +136,7 @@ def command(name, exp, data, labels, teacher):
     options += pairs(
         "--encoder_conf", [f"{k}={yaml.safe_dump(v).strip()}" for k, v in confs.items()]
     )
-    options += ["--losses", yaml.safe_dump(with_few_clusters(values["losses"]))]
+    options += ["--losses", yaml.safe_dump(sized(values["losses"]))]
     # Of full size are: the batch, its plan, and the number of updates.
     options += ["--max_epoch", "2", "--num_iters_per_epoch", "2", "--accum_grad", "1"]
     return [*options, "--expected_batch", "none", "--expected_updates", "none", "--resume", "true"]
