@@ -13,6 +13,7 @@ from espnet_star.kernels.attention import attend
 from espnet_star.kernels.dropout import drop
 from espnet_star.kernels.gram import gram_objective
 from espnet_star.kernels.gram_forms import in_pieces
+from espnet_star.kernels.gram_gpu import gram_on_gpu, products_type
 from espnet_star.kernels.norms import folded_norm, norm_utterances
 from espnet_star.kernels.predicate import pays
 from espnet_star.kernels.prepared import discard, embed_positions, linear, linear_gelu, prepare
@@ -25,11 +26,13 @@ __all__ = [
     "embed_positions",
     "folded_norm",
     "gram_objective",
+    "gram_on_gpu",
     "in_pieces",
     "linear",
     "linear_gelu",
     "norm_utterances",
     "pays",
     "prepare",
+    "products_type",
     "row_front",
 ]

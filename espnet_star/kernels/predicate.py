@@ -37,6 +37,7 @@ FORMS = {
     "gelu": Where(gradients=False),  # in place
     "prepared": Where(CPU, float32=True, gradients=False),  # weights as oneDNN reads them
     "gram": Where(traced=True),  # value and gradient in one pass, in the cheaper form
+    "gram_gpu": Where(("cuda",), traced=True),  # a few large products, none waited for
     "gram_pieces": Where(CPU, traced=True),  # utterance by utterance, in a processor's cache
 }
 
