@@ -1,5 +1,6 @@
 """Tiny networks, synthetic speech and reference files that every part's tests share."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ import torch
 import transformers
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+
+# Kernels for GPUs run in Triton's interpreter here, which must be asked for before its import.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # A shell that runs the tests in the background or under nohup has them ignore these, and
 # children inherit it; the tests of stopped runs need the signals to arrive.

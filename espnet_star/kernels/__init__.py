@@ -14,7 +14,7 @@ from espnet_star.kernels.dropout import drop
 from espnet_star.kernels.gram import gram_objective
 from espnet_star.kernels.gram_forms import in_pieces
 from espnet_star.kernels.gram_gpu import gram_on_gpu, products_type
-from espnet_star.kernels.norms import folded_norm, norm_utterances
+from espnet_star.kernels.norms import folded_norm, norm_on_gpu, norm_utterances, triton_runs
 from espnet_star.kernels.predicate import pays
 from espnet_star.kernels.prepared import discard, embed_positions, linear, linear_gelu, prepare
 from espnet_star.kernels.rows import row_front
@@ -30,9 +30,11 @@ __all__ = [
     "in_pieces",
     "linear",
     "linear_gelu",
+    "norm_on_gpu",
     "norm_utterances",
     "pays",
     "prepare",
     "products_type",
     "row_front",
+    "triton_runs",
 ]

@@ -1,4 +1,4 @@
-"""A wide grouped convolution by way of its spectrum, for CPUs.
+"""A wide grouped convolution by way of its spectrum.
 
 The positional convolution has 128 taps: as a product of spectra it needs a thirtieth of
 the multiply-adds. The signal is cut into overlapping pieces of one length ("overlap-save"),
