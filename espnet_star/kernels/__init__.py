@@ -9,7 +9,7 @@ Whoever calls one asks first, and has the plain form in the next lines::
 this folder and those calls the package gives the same features, losses and gradients.
 """
 
-from espnet_star.kernels.attention import attend
+from espnet_star.kernels.attention import attend, attend_from
 from espnet_star.kernels.dropout import drop
 from espnet_star.kernels.gram import gram_objective
 from espnet_star.kernels.gram_forms import in_pieces
@@ -18,9 +18,12 @@ from espnet_star.kernels.norms import folded_norm, norm_on_gpu, norm_utterances,
 from espnet_star.kernels.predicate import pays
 from espnet_star.kernels.prepared import discard, embed_positions, linear, linear_gelu, prepare
 from espnet_star.kernels.rows import row_front
+from espnet_star.kernels.spectral import convolve_positions
 
 __all__ = [
     "attend",
+    "attend_from",
+    "convolve_positions",
     "discard",
     "drop",
     "embed_positions",

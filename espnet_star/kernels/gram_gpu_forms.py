@@ -21,7 +21,7 @@ import torch
 ALIGNMENT = 8
 # Multiply-adds (twice that: operations) in the time of a byte moved, in float16 and else, to
 # choose the form: a guess at H100 that benchmarks/gpu.py checks.
-BALANCE = {torch.float16: 180, torch.float32: 18, torch.float64: 18}
+BALANCE = {torch.float16: 180, torch.bfloat16: 180, torch.float32: 18, torch.float64: 18}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _product(
     beta: float = 0.0,
 ) -> None:
     """Batched ``out = beta * out + alpha * left @ right``, summed in float32 at least."""
-    if left.dtype != torch.float16:
+    if left.element_size() > 2:
         torch.baddbmm(out, left, right, beta=beta, alpha=alpha, out=out)
     elif not left.is_cuda:  # what the matrix units do
         wide = alpha * (left.float() @ right.float())

@@ -34,7 +34,9 @@ NOWHERE = Where(devices=())
 FORMS = {
     "front": Where(CPU, float32=True),  # strided convolutions as products of rows
     "positions": Where(CPU + GPU),  # the positional convolution by its spectrum
+    "teacher_positions": Where(GPU, gradients=False),  # the same of a model of Transformers
     "attention": Where(traced=True),  # without keeping n-by-n weights
+    "fused_attention": Where(GPU),  # queries, keys and values by one product
     "dropout": Where(CPU),  # a byte an element, cheaper random numbers
     "group_norm": Where(traced=True),  # utterance by utterance
     "triton_norm": Where(TRITON),  # without a copy in float32 or a look at the lengths

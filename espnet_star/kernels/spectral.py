@@ -71,6 +71,11 @@ def convolve_spectrum(x: torch.Tensor, taps: torch.Tensor, conv: nn.Conv1d) -> t
     return (out if conv.bias is None else out + conv.bias).to(x.dtype)
 
 
+def convolve_positions(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """``conv(x)`` of ``(B, D, N)``, for a convolution that is :func:`spectral`."""
+    return convolve_spectrum(x.transpose(1, 2), spectrum(conv), conv).transpose(1, 2)
+
+
 def _wide(x: torch.Tensor) -> torch.Tensor:
     """In a precision that torch has transforms for."""
     return x if x.dtype == torch.float64 else x.float()
