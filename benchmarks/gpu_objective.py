@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,9 @@ from gpu_correct import FORMS, forced
 from gpu_run import Row, Run, Section, attempt, free, peak, precision, timed
 from objective import FRAMES, OBJECTIVES, inputs
 
+from espnet_star.encoders import Shape
 from espnet_star.kernels import gram_gpu, gram_gpu_forms, predicate
+from espnet_star.losses import TemporalGramLoss
 from espnet_star.outputs import LayerOutputs
 
 MILLI, MIB_IN_GIB = 1e3, 1024
@@ -78,20 +81,20 @@ VARIANTS = (
 
 
 def split(
-    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype
+    student: torch.Tensor, teacher: torch.Tensor, past: torch.Tensor, dtype: torch.dtype
 ) -> gram_gpu_forms.Packed:
     """Factors as sums of two numbers ``h + l``; ``h h' + h l' + l h'`` is one longer product."""
-    unit = torch.ones((), device=student.device)
-    if dtype == torch.float16:
-        unit = gram_gpu_forms.row_unit(student, teacher, mask)
+    half = dtype == torch.float16
+    unit = gram_gpu_forms.row_unit(student, teacher, past) if half else None
     sides: list[list[torch.Tensor]] = [[], []]
     for states, sign in ((teacher, 1.0), (student, -1.0)):
-        wide = torch.where(mask[..., None], states, 0.0) * unit
+        wide = states.masked_fill(past[..., None], 0.0)
+        wide = wide if unit is None else wide * unit
         high = wide.to(dtype)
         low = (wide - high).to(dtype)
         sides[0] += [high, high, low]
         sides[1] += [sign * high, sign * low, sign * high]
-    extra = -mask.shape[1] % gram_gpu_forms.ALIGNMENT
+    extra = -past.shape[1] % gram_gpu_forms.ALIGNMENT
     left, right = (
         torch.nn.functional.pad(torch.cat(side, dim=3), (0, 0, 0, extra)) for side in sides
     )
@@ -121,12 +124,21 @@ def settled(run: Run, side: Side) -> Iterator[None]:
         yield
 
 
+@functools.cache
+def package_objective(student: Shape, teacher: Shape) -> TemporalGramLoss:
+    """Ours, built once as in a training."""
+    return TemporalGramLoss(student, teacher)
+
+
 def found(run: Run, side: Side, outputs: Outputs) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Value and gradient."""
     for state in outputs[0].hidden_states:
         state.grad = None
     with settled(run, side):
-        value = OBJECTIVES[side.which](*outputs)
+        if side.which == "ours":
+            value, _ = package_objective(*map(Shape.of, outputs))(*outputs)
+        else:
+            value = OBJECTIVES[side.which](*outputs)
         value.backward()
     return value.detach(), [state.grad for state in outputs[0].hidden_states]
 

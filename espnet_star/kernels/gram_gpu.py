@@ -31,7 +31,7 @@ def products_type(x: torch.Tensor) -> torch.dtype:
     if x.dtype == torch.float64:
         return torch.float64
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-    has_units = x.is_cuda and hasattr(torch.ops.aten.baddbmm, "dtype_out")
+    has_units = x.is_cuda and hasattr(torch.ops.aten.bmm, "dtype")
     return torch.float16 if has_units and not (exact and not _tf32()) else torch.float32
 
 
@@ -45,7 +45,7 @@ def _tf32() -> bool:
 def gram_on_gpu(
     student: torch.Tensor,
     targets: Targets,
-    mask: torch.Tensor,
+    past: torch.Tensor,
     lengths: torch.Tensor,
     weights: tuple[float, float],
     dtype: torch.dtype,
@@ -55,7 +55,8 @@ def gram_on_gpu(
     Args:
         student: ``(L + 1, B, N, D_S)``, in half precision or wider.
         targets: Gives the teacher's states of some utterances, ``(L + 1, b, N, D_T)``.
-        mask: ``(B, N)``, true on valid frames; what stands elsewhere, NaN included, is not read.
+        past: ``(B, N)``, true past an utterance's end; what stands there, NaN included, is
+            not read.
         lengths: Valid frames, ``(B,)``.
         weights: Of the layer-wise and the intra-layer term.
         dtype: Of the products' factors, see :func:`products_type`.
@@ -63,7 +64,7 @@ def gram_on_gpu(
     Returns:
         The weighted sum, and both terms ``(2,)`` without gradient.
     """
-    value, terms = _Objective.apply(student, targets, mask, lengths, weights, dtype)
+    value, terms = _Objective.apply(student, targets, past, lengths, weights, dtype)
     return value, terms
 
 
@@ -73,41 +74,49 @@ class _Objective(torch.autograd.Function):
         ctx: Any,
         student: torch.Tensor,
         targets: Targets,
-        mask: torch.Tensor,
+        past: torch.Tensor,
         lengths: torch.Tensor,
         weights: tuple[float, float],
         dtype: torch.dtype,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        states, batch = student.shape[:2]
+        states, batch, frames = student.shape[:3]
+        # A small batch costs what its kernels cost to start: each line here is one or two.
+        scale = lengths.to(student.device).clamp(min=1).double().pow(-2)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        frames = lengths.to(student.device, torch.float64).clamp(min=1)
-        scale = 1.0 / (frames.square() * (batch * (states - 1)))
         gradient = torch.empty_like(student, dtype=wide) if ctx.needs_input_grad[0] else None
-        found = []
+        terms: torch.Tensor | None = None
         step = utterances_at_once(student, dtype)
         for start in range(0, batch, step):
             rows = slice(start, start + step)
-            part = Packed.of(student[:, rows], targets(rows), mask[rows], dtype)
-            distances, slope, extra = cheaper_form(part)(part, weights, gradient is not None)
-            unit = part.unit.double()
-            found.append(distances / unit**4)
-            if gradient is not None and slope is not None:
-                factor = (scale[rows] / (extra * unit**3)).to(wide)[:, None, None]
-                torch.mul(slope[:, :, : student.shape[2]], factor, out=gradient[:, rows])
-        terms = torch.cat(found, dim=1) @ scale
+            part = Packed.of(student[:, rows], targets(rows), past[rows], dtype)
+            found = cheaper_form(part)(part, weights, gradient is not None)
+            unit = None if part.unit is None else part.unit.double()
+            share = scale[rows] if unit is None else scale[rows] * unit.pow(-4)
+            here = found.distances @ share
+            terms = here if terms is None else terms + here
+            if gradient is not None and found.gradient is not None:
+                share = scale[rows] if unit is None else scale[rows] * unit.pow(-3)
+                if found.unit is not None:
+                    share = share / found.unit
+                torch.mul(
+                    found.gradient[:, :, :frames],
+                    share.to(wide)[:, None, None],
+                    out=gradient[:, rows],
+                )
+        assert terms is not None
+        means = (terms / (batch * (states - 1))).to(wide)
         if gradient is not None:
             ctx.save_for_backward(gradient)
-            ctx.dtype = student.dtype
-        value = weights[0] * terms[0] + weights[1] * terms[1]
-        terms = terms.to(wide)
-        ctx.mark_non_differentiable(terms)
-        return value.to(wide), terms
+            ctx.dtype, ctx.pairs = student.dtype, batch * (states - 1)
+        ctx.mark_non_differentiable(means)
+        return torch.add(means[0] * weights[0], means[1], alpha=weights[1]), means
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return ((gradient * grad).to(ctx.dtype), None, None, None, None, None)
+        slope = (gradient * (grad / ctx.pairs)).to(ctx.dtype)
+        return (slope, None, None, None, None, None)
 
 
 def utterances_at_once(student: torch.Tensor, dtype: torch.dtype) -> int:

@@ -12,8 +12,10 @@ entry of a Gram matrix overflows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -33,33 +35,41 @@ class Packed:
         right: ``Y``, the same with the student's columns negated.
         t_width: Columns of the teacher, which come first.
         s_width: Columns of the student, which come next.
-        unit: What the states were multiplied by, a scalar on their device.
+        unit: What the states were multiplied by, a scalar on their device; None for nothing.
     """
 
     left: torch.Tensor
     right: torch.Tensor
     t_width: int
     s_width: int
-    unit: torch.Tensor
+    unit: torch.Tensor | None
 
     @classmethod
     def of(
-        cls, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype
+        cls, student: torch.Tensor, teacher: torch.Tensor, past: torch.Tensor, dtype: torch.dtype
     ) -> Packed:
-        """Pack states ``(L + 1, b, N, D)`` of both, valid where ``mask`` ``(b, N)`` is true."""
-        t_width, s_width, frames = teacher.shape[3], student.shape[3], mask.shape[1]
+        """Pack states ``(L + 1, b, N, D)`` of both, valid but where ``past`` ``(b, N)`` is true."""
+        t_width, s_width, frames = teacher.shape[3], student.shape[3], past.shape[1]
         size = (*student.shape[:2], _filled(frames), _filled(t_width + s_width))
         full = size[2:] == (frames, t_width + s_width)
         left = (
             student.new_empty(size, dtype=dtype) if full else student.new_zeros(size, dtype=dtype)
         )
-        unit = row_unit(student, teacher, mask) if dtype == torch.float16 else _one(student)
-        torch.mul(teacher, unit, out=left[:, :, :frames, :t_width])
-        torch.mul(student, unit, out=left[:, :, :frames, t_width : t_width + s_width])
-        left[:, :, :frames].masked_fill_(~mask[:, :, None], 0.0)
-        signs = left.new_ones(size[3])
-        signs[t_width:] = -1.0
-        return cls(left, left * signs, t_width, s_width, unit)
+        unit = row_unit(student, teacher, past) if dtype == torch.float16 else None
+        for states, columns in (
+            (teacher, slice(0, t_width)),
+            (student, slice(t_width, t_width + s_width)),
+        ):
+            target = left[:, :, :frames, columns]
+            if unit is None:
+                target.copy_(states)
+            else:
+                torch.mul(states, unit, out=target)
+        left[:, :, :frames].masked_fill_(past[:, :, None], 0.0)
+        right = torch.empty_like(left)
+        right[..., :t_width].copy_(left[..., :t_width])
+        torch.neg(left[..., t_width:], out=right[..., t_width:])
+        return cls(left, right, t_width, s_width, unit)
 
     @property
     def of_student(self) -> torch.Tensor:
@@ -67,7 +77,20 @@ class Packed:
         return self.left[..., self.t_width : self.t_width + self.s_width]
 
 
-Found = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+class Found(NamedTuple):
+    """Sums over layers, of packed states.
+
+    Attributes:
+        distances: Layer-wise and intra-layer of each utterance, ``(2, b)``, float64.
+        gradient: ``(L + 1, b, n, D_S)`` of their weighted sum, None where it is not wanted.
+        unit: What the gradient was multiplied by beside; None for nothing.
+    """
+
+    distances: torch.Tensor
+    gradient: torch.Tensor | None = None
+    unit: torch.Tensor | None = None
+
+
 Form = Callable[[Packed, tuple[float, float], bool], Found]
 
 
@@ -97,11 +120,6 @@ def frame_form(part: Packed, weights: tuple[float, float], wanted: bool) -> Foun
         part: The states.
         weights: Of both terms.
         wanted: Whether the gradient is.
-
-    Returns:
-        Layer-wise and intra-layer distance of each utterance, ``(2, b)``, float64; the
-        gradient ``(L + 1, b, n, D_S)`` of their weighted sum or None; and what else the
-        gradient was multiplied by. All of the packed states.
     """
     batch, frames = part.left.shape[1:3]
     below, here = _flat(part.left[:-1]), _flat(part.left[1:])
@@ -113,17 +131,17 @@ def frame_form(part: Packed, weights: tuple[float, float], wanted: bool) -> Foun
     norms = torch.linalg.vector_norm(gaps.flatten(2), dim=2, dtype=wide)
     distances = norms.double().square().view(2, -1, batch).sum(dim=1)
     if not wanted:
-        return distances, None, _one(norms)
+        return Found(distances)
     columns = part.of_student
     below, here = _flat(columns[:-1]), _flat(columns[1:])
     slope = columns.new_empty(columns.shape, dtype=wide)
-    slope[0] = 0.0
+    slope[0].zero_()
     # -(E F_l + D' F_{l-1}) for the layer itself, -D F_l for the one below it.
     upper, lower = _flat(slope[1:]), _flat(slope[:-1])
     _product(gaps[0], here, upper, alpha=-4 * weights[0])
     _product(gaps[1].mT, below, upper, alpha=-2 * weights[1], beta=1.0)
     _product(gaps[1], here, lower, alpha=-2 * weights[1], beta=1.0)
-    return distances, slope, _one(norms)
+    return Found(distances, slope)
 
 
 def width_form(part: Packed, weights: tuple[float, float], wanted: bool) -> Found:
@@ -151,19 +169,19 @@ def width_form(part: Packed, weights: tuple[float, float], wanted: bool) -> Foun
         ]
     ).clamp(min=0.0)
     if not wanted:
-        return distances, None, _one(distances)
+        return Found(distances)
     factor = mixed * (4 * weights[0])
-    factor[0] = 0.0
+    factor[0].zero_()
     factor[1:].add_(mixed[:-1], alpha=2 * weights[1])
     factor[:-1].add_(mixed[1:], alpha=2 * weights[1])
-    unit = _one(distances)
+    unit = None
     if part.left.dtype == torch.float16:
         largest = torch.linalg.vector_norm(factor.flatten(), ord=torch.inf)
-        unit = _power_below(largest, 2.0**14)
+        unit = _unit_below(largest, 14)
         factor = factor * unit
     slope = part.of_student.new_empty(part.of_student.shape, dtype=wide)
     _product(_flat(part.right), _flat(factor.to(rows.dtype)), _flat(slope), alpha=-1.0)
-    return distances, slope, unit.double()
+    return Found(distances, slope, unit)
 
 
 def _rows(products: torch.Tensor, first: int) -> torch.Tensor:
@@ -173,17 +191,29 @@ def _rows(products: torch.Tensor, first: int) -> torch.Tensor:
     return (products[1:] * products[:-1]).sum(dim=3).double()
 
 
-def row_unit(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def row_unit(student: torch.Tensor, teacher: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
     """Power of two by which no valid row of either is longer than 128."""
     sides = [torch.linalg.vector_norm(x, dim=3, dtype=torch.float32) for x in (student, teacher)]
-    longest = torch.where(mask, torch.maximum(*sides), 0.0).amax()
-    return _power_below(longest, 128.0)
+    return _unit_below(torch.maximum(*sides).masked_fill_(past, 0.0).amax(), 7)
 
 
-def _power_below(largest: torch.Tensor, bound: float) -> torch.Tensor:
-    """Power of two that brings a float32 scalar below a bound, itself a power of two."""
-    bits = largest.clamp(min=1e-30).view(torch.int32) & 0x7F800000  # its exponent alone
-    return bound / 2 / bits.view(torch.float32)
+def _unit_below(largest: torch.Tensor, power: int) -> torch.Tensor:
+    """The power of two that brings a float32 scalar below ``2 ** power``."""
+    exponent = largest.clamp(min=1e-30).view(torch.int32) & 0x7F800000
+    # 2 ** (power - 1) over the power of two below it, by subtracting exponents; the number
+    # they are subtracted from, 254 for two biases of 127, wraps around in 32 bits.
+    return (((power - 1 + 254) << 23) - 2**32 - exponent).view(torch.float32)
+
+
+@functools.cache
+def sums_in_place(device: torch.device) -> bool:
+    """Whether torch adds products of half precision to a float32 matrix, as it says it does."""
+    ones, out = torch.ones(1, 8, 8, device=device).half(), torch.ones(1, 8, 8, device=device)
+    try:
+        torch.baddbmm(out, ones, ones, out_dtype=torch.float32, beta=1.0, alpha=2.0, out=out)
+    except RuntimeError:
+        return False
+    return bool((out == 17.0).all())
 
 
 def _product(
@@ -193,7 +223,7 @@ def _product(
     alpha: float = 1.0,
     beta: float = 0.0,
 ) -> None:
-    """Batched ``out = beta * out + alpha * left @ right``, summed in float32 at least."""
+    """Batched ``out = beta * out + alpha * left @ right``, beta 0 or 1, summed in float32."""
     if left.element_size() > 2:
         torch.baddbmm(out, left, right, beta=beta, alpha=alpha, out=out)
     elif not left.is_cuda:  # what the matrix units do
@@ -201,8 +231,11 @@ def _product(
         out.copy_(wide + beta * out if beta else wide)
     elif out.dtype == left.dtype:
         torch.bmm(left, right, out=out)
-    else:
+    elif sums_in_place(out.device):
         torch.baddbmm(out, left, right, out_dtype=out.dtype, beta=beta, alpha=alpha, out=out)
+    else:
+        part = torch.bmm(left, right, out_dtype=out.dtype)
+        torch.add(out, part, alpha=alpha, out=out) if beta else torch.mul(part, alpha, out=out)
 
 
 def _flat(x: torch.Tensor) -> torch.Tensor:
@@ -211,10 +244,6 @@ def _flat(x: torch.Tensor) -> torch.Tensor:
 
 def _wide(x: torch.Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _one(like: torch.Tensor) -> torch.Tensor:
-    return torch.ones((), device=like.device)
 
 
 def _filled(size: int) -> int:

@@ -130,30 +130,31 @@ class TemporalGramLoss(Objective):
         """Value and terms, all layers stacked; padding may stay, it is zeroed there."""
         assert self.pairs is not None
         s_states, t_states = self.pairs.of_student(student), self.pairs.of_teacher(teacher)
-        mask, lengths = student.mask(), student.lengths
+        lengths = student.lengths
+        past = torch.arange(s_states[0].shape[1], device=lengths.device) >= lengths[:, None]
         dtype = kernels.products_type(s_states[0])
         if self.scope == "batch":
             s_states, t_states = (
                 [state.flatten(0, 1)[None] for state in side] for side in (s_states, t_states)
             )
-            mask, lengths = mask.flatten()[None], lengths.sum(dim=0, keepdim=True)
+            past, lengths = past.flatten()[None], lengths.sum(dim=0, keepdim=True)
 
         def targets(rows: slice) -> torch.Tensor:
             states = torch.stack([state[rows] for state in t_states])
-            return self._normalize(states, mask[rows]) if self.normalized else states
+            return self._normalize(states, past[rows]) if self.normalized else states
 
         with torch.autocast(device_type=lengths.device.type, enabled=False):
             states = torch.stack(s_states)
             if self.normalized:
-                states = self._normalize(states, mask)
+                states = self._normalize(states, past)
             weights = self.layerwise_weight, self.intralayer_weight
-            return kernels.gram_on_gpu(states, targets, mask, lengths, weights, dtype)
+            return kernels.gram_on_gpu(states, targets, past, lengths, weights, dtype)
 
     @staticmethod
-    def _normalize(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _normalize(states: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
         """Without parameters; zero on padding, where a LayerNorm's gradient would spread NaN."""
         wide = states if states.dtype == torch.float64 else states.float()
-        wide = torch.where(mask[..., None], wide, 0.0)
+        wide = wide.masked_fill(past[..., None], 0.0)
         width = wide.shape[-1]
         return F.layer_norm(wide, (width,)) / width**0.5
 
