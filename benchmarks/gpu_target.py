@@ -130,7 +130,7 @@ def target(run: Run) -> Iterator[Row]:
     """Every change."""
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     batch = batch_of(run)
-    for change in CHANGES:
+    for change in CHANGES[:2] if run.small else CHANGES:
         row: Row = {"change": change.label, "outcome": "ok"}
         if run.left() <= 0:
             yield row | {"outcome": "skipped: the time is used up"}
