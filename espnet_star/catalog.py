@@ -7,7 +7,7 @@ from typing import Any
 
 from espnet_star.encoders import Encoder
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.students import StarEncoder
+from espnet_star.students.directory import KEY, load_student
 from espnet_star.students.experiment import is_distillation
 from espnet_star.students.hugging_face import find_file, read_json
 from espnet_star.students.onnx_student import SUFFIX, OnnxStudent
@@ -26,7 +26,7 @@ def _by_experiment(name: str) -> str | None:
 
 
 def _by_config(name: str) -> str | None:
-    """A directory or hub name with ``config.json``: ours has a key that no other has."""
+    """A directory or hub name with ``config.json``: ours have a key that no other has."""
     try:
         config = find_file(name, "config.json")
     except StarError:
@@ -34,7 +34,7 @@ def _by_config(name: str) -> str | None:
         if kind is None:
             raise
         return kind
-    return "student" if "identity_projection" in read_json(config) else None
+    return "student" if {"identity_projection", KEY} & read_json(config).keys() else None
 
 
 # The first that knows the name decides.
@@ -72,14 +72,16 @@ def load(name: str, kind: str = "auto", **conf: Any) -> Encoder:
         **conf: Options of a teacher's adapter.
 
     Raises:
-        StarError: If the kind is unknown, or there is no such encoder.
+        StarError: If the kind is unknown, there is no such encoder, or it has no such option.
     """
     if kind not in KINDS and ":" not in kind:
         raise unknown_name("kind of upstream", kind, KINDS)
     if kind == "auto":
         kind = kind_of(name)
+    if conf and kind in ("onnx", "student"):
+        raise StarError(f"{name}: a {kind} upstream has no options, got {', '.join(conf)}")
     if kind == "onnx":
         return OnnxStudent(name)
     if kind == "student":
-        return StarEncoder.from_pretrained(name)
+        return load_student(name)
     return build_teacher(name, kind=kind, **conf)

@@ -119,14 +119,45 @@ class StarDistillation(AbsESPnetModel):
     def compute_forward(self, passes: Mapping[str, Pass]) -> dict[str, LayerOutputs]:
         """Run every pass that an objective compares."""
         outputs = {}
+        for names in self._groups(passes):
+            first, encoder = passes[names[0]], self._encoder(names[0])
+            wants = self._wants_by_mask(names, passes)
+            with self._precision(encoder, first.speech.device):
+                found = encoder.encode_all(first.speech, first.lengths, list(wants.values()))
+            runs = dict(zip(wants, found, strict=True))
+            for name in names:
+                given = passes[name]
+                run = runs[id(given.mask)].only(self.wants[name].states)
+                outputs[name] = replace(
+                    run,
+                    masked=given.mask,
+                    labels=given.labels,
+                    speech=given.speech,
+                    samples=given.lengths,
+                )
+        return outputs
+
+    def _groups(self, passes: Mapping[str, Pass]) -> list[list[str]]:
+        """Names of passes that may share work: of the same speech, with no chance in them.
+
+        A student in training draws its dropout anew in every pass.
+        """
+        groups: dict[Any, list[str]] = {}
         for name, given in passes.items():
             if name in self.wants:
-                want = replace(self.wants[name], mask=given.mask)
-                encoder = self._encoder(name)
-                with self._precision(encoder, given.speech.device):
-                    found = encoder.encode(given.speech, given.lengths, want)
-                outputs[name] = replace(found, masked=given.mask, labels=given.labels)
-        return outputs
+                apart = name if self._encoder(name).trainable else ""
+                key = (apart, id(given.speech), id(given.lengths))
+                groups.setdefault(key, []).append(name)
+        return list(groups.values())
+
+    def _wants_by_mask(self, names: Sequence[str], passes: Mapping[str, Pass]) -> dict[int, Want]:
+        """What is wanted of a group, by the mask's identity: one run each."""
+        wants: dict[int, Want] = {}
+        for name in names:
+            mask, want = passes[name].mask, self.wants[name]
+            known = wants.get(id(mask))
+            wants[id(mask)] = replace(known | want if known else want, mask=mask)
+        return wants
 
     def compute_objectives(
         self, outputs: Mapping[str, LayerOutputs]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 SAMPLE_RATE = 16000
 RECEPTIVE_FIELD = 400
 HOP = 320
+# A numbered state, 0 to L, or one inside the encoder by its name.
+Layer = int | str
 
 
 def frame_count(
@@ -55,6 +58,10 @@ class LayerOutputs:
         masked: ``(B, N)``, true on frames that a mask vector has replaced; None for none.
         labels: ``(B, N)``, what the frames are to be recognized as; None for none.
         layers: Index that each of ``hidden_states`` stands for; None for all of 0 to L.
+        inner: States ``(B, N, D)`` inside the encoder that were asked for, by name, see
+            :mod:`espnet_star.encoders.inner`.
+        speech: Waveforms ``(B, T)`` that were heard; None where nobody has noted them.
+        samples: Their lengths, ``(B,)``.
 
     Raises:
         ValueError: If the shapes above do not hold.
@@ -66,6 +73,9 @@ class LayerOutputs:
     layers: tuple[int, ...] | None = None
     masked: torch.Tensor | None = None
     labels: torch.Tensor | None = None
+    inner: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    speech: torch.Tensor | None = None
+    samples: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check shapes once, so that objectives need not."""
@@ -80,6 +90,12 @@ class LayerOutputs:
                 raise ValueError(
                     f"hidden_states[{index}] must have shape (B, N, D) with (B, N) = "
                     f"{tuple(shape[:2])}, got {tuple(state.shape)}"
+                )
+        for name, state in self.inner.items():
+            if state.dim() != 3 or state.shape[:2] != shape[:2]:
+                raise ValueError(
+                    f"state {name} must have shape (B, N, D) with (B, N) = {tuple(shape[:2])}, "
+                    f"got {tuple(state.shape)}"
                 )
         if self.lengths.shape != shape[:1]:
             raise ValueError(
@@ -107,8 +123,10 @@ class LayerOutputs:
         """Transformer layers L (one less than the hidden states)."""
         return len(self.hidden_states) - 1
 
-    def state(self, layer: int) -> torch.Tensor:
-        """State ``(B, N, D)`` of a layer, 0 being the input of the first."""
+    def state(self, layer: Layer) -> torch.Tensor:
+        """State ``(B, N, D)`` of a layer, 0 being the input of the first, or an inner one."""
+        if isinstance(layer, str):
+            return self.inner[layer]
         return self.hidden_states[layer if self.layers is None else self.layers.index(layer)]
 
     def only(self, layers: Collection[int] | None) -> LayerOutputs:
@@ -117,6 +135,15 @@ class LayerOutputs:
             return self
         kept = tuple(sorted(layers))
         return replace(self, hidden_states=tuple(map(self.state, kept)), layers=kept)
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor], **fields: Any) -> LayerOutputs:
+        """The same with every state changed, and other values of other fields."""
+        return replace(
+            self,
+            hidden_states=tuple(map(change, self.hidden_states)),
+            inner={name: change(state) for name, state in self.inner.items()},
+            **fields,
+        )
 
     def mask(self) -> torch.Tensor:
         """``(B, N)`` boolean mask of valid frames."""

@@ -1,8 +1,10 @@
 """What somebody builds on this package without touching a file of it."""
 
+from dataclasses import replace
+
 import torch
 
-from espnet_star.encoders import Shape
+from espnet_star.encoders import Shape, Want
 from espnet_star.losses import Objective
 from espnet_star.losses.layers import pairs
 from espnet_star.outputs import LayerOutputs
@@ -45,7 +47,7 @@ class Masked(HuggingFaceTeacher):
             lambda _module, _args, out: out.masked_fill(mask, 0.0)
         )
         try:
-            return super().extract(speech, lengths, sizes, want)
+            return super().extract(speech, lengths, sizes, replace(want, mask=None))
         finally:
             hook.remove()
 
@@ -89,6 +91,24 @@ class Hidden(Objective):
             (target,) = self.pairs.of_teacher(self.on_student_frames(student, outputs))
             terms[name] = (guess - target)[student.mask()].abs().mean()
         return terms["clean"] + terms["masked"], terms
+
+
+class Units(Objective):
+    """Cross entropy of frame labels; no teacher is asked for anything."""
+
+    terms, inputs = {"units": "Units"}, ("student",)
+
+    def __init__(self, student, teacher, units=5):
+        super().__init__(student, teacher)
+        self.head = torch.nn.Linear(student.width, units)
+
+    def wants(self):
+        return (Want(),)
+
+    def forward(self, student):
+        scores = self.head(student.state(2)).transpose(1, 2)
+        value = torch.nn.functional.cross_entropy(scores, student.labels, ignore_index=-1)
+        return value, {"units": value}
 
 
 class Demanding(Objective):

@@ -43,3 +43,12 @@ def test_wrong_shapes_are_named(hidden, lengths, maps, message):
     with pytest.raises(ValueError) as error:
         LayerOutputs(states(*hidden), torch.tensor(lengths), attentions)
     assert message in str(error.value)
+
+
+def test_an_inner_state_of_other_frames_is_named():
+    with pytest.raises(ValueError, match=r"state projection must have .* got \(2, 4, 3\)"):
+        LayerOutputs(
+            states((2, 5, 3), (2, 5, 3)),
+            torch.tensor([5, 2]),
+            inner={"projection": states((2, 4, 3))[0]},
+        )

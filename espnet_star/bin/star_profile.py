@@ -20,9 +20,8 @@ from espnet_star.evaluate.cost import figure as cost_figure
 from espnet_star.evaluate.cost import table as cost_table
 from espnet_star.evaluate.cost.compare import check_lengths, compare, timing_of
 from espnet_star.evaluate.cost.profile import LIBRISPEECH_LENGTHS, read_lengths
-from espnet_star.evaluate.cost.subjects import SHAPES, Subject, find_subjects
+from espnet_star.evaluate.cost.subjects import PRESETS, SHAPES, Subject, find_subjects
 from espnet_star.evaluate.table import read_merged, write_json
-from espnet_star.students import PRESETS
 
 FORMS = {"json": "everything", "md": "the table", **dict.fromkeys(cost_figure.FORMATS, "a figure")}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
 
 from espnet_star.encoders.bfloat16 import Agree, alone
+from espnet_star.encoders.inner import kind_and_layer
 from espnet_star.encoders.too_short import TooShort
 from espnet_star.errors import StarError
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, LayerOutputs, frame_count
@@ -75,17 +76,20 @@ class Want:
         attentions: Whether attention maps are wanted, at the price of the fast kernels.
         mask: ``(B, N)``, true on frames that a mask vector replaces before the first layer;
             None for none.
+        inner: Names of states inside the encoder, see :mod:`espnet_star.encoders.inner`.
     """
 
     states: frozenset[int] | None = None
     attentions: bool = False
     mask: torch.Tensor | None = None
+    inner: frozenset[str] = frozenset()
 
     def __or__(self, other: Want) -> Want:
         """What two objectives want of the same pass."""
         every = self.states is None or other.states is None
         states = None if every else frozenset({*(self.states or ()), *(other.states or ())})
-        return Want(states, self.attentions or other.attentions)
+        maps, inner = self.attentions or other.attentions, self.inner | other.inner
+        return Want(states, maps, inner=inner)
 
 
 ALL_STATES = Want()
@@ -99,6 +103,8 @@ class Encoder(torch.nn.Module, ABC):
         trainable: Whether it may be trained, and is then saved with whatever holds it. All
             others run without gradient.
         masks: Whether it has a vector for masked frames.
+        inner: Kinds of states inside it that it can give, see
+            :mod:`espnet_star.encoders.inner`.
         name: Directory, hub name or file that the weights came from.
         shape: What its states look like.
         conf: Its ``kind`` and options, those found out by itself included, for ``config.yaml``.
@@ -107,6 +113,7 @@ class Encoder(torch.nn.Module, ABC):
     role: ClassVar[str] = "encoder"
     trainable: bool = False
     masks: bool = False
+    inner: tuple[str, ...] = ()
     name: str = ""
     shape: Shape
     conf: dict[str, Any]
@@ -125,8 +132,21 @@ class Encoder(torch.nn.Module, ABC):
 
         Returns:
             All states, with ``shape.frames(lengths)`` valid frames each: the same alone and
-            in any padded batch.
+            in any padded batch; of the inner ones those that are wanted.
         """
+
+    def extract_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """:meth:`extract` for several masks; an encoder may share what comes before them.
+
+        Args:
+            speech: See :meth:`extract`.
+            lengths: See :meth:`extract`.
+            sizes: See :meth:`extract`.
+            wants: What is needed, one run for each.
+        """
+        return [self.extract(speech, lengths, sizes, want) for want in wants]
 
     def encode(
         self, speech: torch.Tensor, lengths: torch.Tensor, want: Want = ALL_STATES
@@ -142,11 +162,31 @@ class Encoder(torch.nn.Module, ABC):
             StarError: If an utterance is shorter than one frame or longer than T, or the
                 encoder has not what is wanted.
         """
-        self.check(want)
+        return self.encode_all(speech, lengths, [want])[0]
+
+    def encode_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """:meth:`encode` for several masks at once.
+
+        Args:
+            speech: See :meth:`encode`.
+            lengths: See :meth:`encode`.
+            wants: What is needed, one run for each.
+
+        Raises:
+            StarError: See :meth:`encode`; also if a mask has not the batch's frames.
+        """
+        for want in wants:
+            self.check(want)
         sizes = self._check_batch(speech, lengths)
+        for want in wants:
+            if want.mask is not None:
+                self._check_mask(want.mask, speech)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            self.calibrate(speech, lengths, want)
-            return self.extract(speech, lengths, sizes, want).only(want.states)
+            self.calibrate(speech, lengths, wants[0])
+            found = self.extract_all(speech, lengths, sizes, wants)
+        return [one.only(want.states) for one, want in zip(found, wants, strict=True)]
 
     def check(self, want: Want) -> None:
         """Refuse what this encoder has not, before anything is computed.
@@ -162,7 +202,14 @@ class Encoder(torch.nn.Module, ABC):
             raise StarError(
                 f"{self.label} has no vector for masked frames; choose a view without masks"
             )
-        beyond = max(want.states or [0])
+        inner = sorted(map(kind_and_layer, want.inner))
+        for kind, _ in inner:
+            if kind not in self.inner:
+                raise StarError(
+                    f"{self.label} gives no {kind} (it gives its states 0 to {self.shape.layers}"
+                    f"{''.join(f', {known}' for known in self.inner)}); compare one of these"
+                )
+        beyond = max([*(want.states or ()), *(layer for _, layer in inner)], default=0)
         if beyond > self.shape.layers:
             raise StarError(
                 f"{self.label} has layers 1 to {self.shape.layers}, asked for was {beyond}"
@@ -189,6 +236,14 @@ class Encoder(torch.nn.Module, ABC):
                 f"{speech.shape[1]} samples, got {shortest} to {longest}; drop shorter utterances"
             )
         return sizes
+
+    def _check_mask(self, mask: torch.Tensor, speech: torch.Tensor) -> None:
+        expected = (len(speech), self.shape.frames_of(speech.shape[1]))
+        if mask.shape != expected:
+            raise StarError(
+                f"{self.label}: a mask must have shape {expected} (utterances, frames), got "
+                f"{tuple(mask.shape)}"
+            )
 
     def calibrate(
         self,

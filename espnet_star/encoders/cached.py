@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ class Cached(Wrapper):
     """Hidden states by the content of the waveform, in float16.
 
     Rounding to float16 is below 0.1 % of each value. A disk that is full or read-only
-    costs speed, not the run: states are then computed anew.
+    costs speed, not the run: states are then computed anew. States of masked frames, which
+    are drawn anew each time, are computed and not kept.
 
     Args:
         encoder: A frozen one; whoever holds the cache holds the encoder as well.
@@ -37,26 +39,37 @@ class Cached(Wrapper):
 
     def __init__(self, encoder: Encoder, directory: str | Path):
         super().__init__(encoder, heads=None)
-        self.masks = False
         self.root = Path(directory)
         self.folder: Path | None = None
         self.writable = True
 
     def check(self, want: Want) -> None:
         """See :meth:`Encoder.check`."""
-        if want.attentions or want.mask is not None:
+        if want.attentions:
             raise StarError(
-                "cache_dir keeps hidden states of whole utterances only, but the loss or the view "
-                "needs attention maps or masks; remove cache_dir, or choose others"
+                "cache_dir keeps hidden states of whole utterances only, but the loss "
+                "needs attention maps; remove cache_dir, or choose another"
             )
         super().check(want)
+
+    def extract_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """Kept states where nothing is masked, all others computed together."""
+        masked = [want for want in wants if want.mask is not None]
+        fresh = iter(self.encoder.encode_all(speech, lengths, masked) if masked else ())
+        return [
+            self.extract(speech, lengths, sizes, want) if want.mask is None else next(fresh)
+            for want in wants
+        ]
 
     def extract(
         self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], want: Want
     ) -> LayerOutputs:
         """States of a batch, computed for those utterances only that are not kept yet."""
         layers = sorted(want.states) if want.states is not None else None
-        folder = self._open(layers)
+        inner = sorted(want.inner)
+        folder = self._open(layers, inner)
         paths = [self._path(folder, row, n) for row, n in zip(speech, sizes, strict=True)]
         found = [self._load(path) for path in paths]
         missing = [index for index, states in enumerate(found) if states is None]
@@ -64,23 +77,29 @@ class Cached(Wrapper):
             rows = torch.tensor(missing, device=speech.device)
             part = lengths[rows]
             fresh = self.encoder.encode(speech[rows, : int(part.max())], part, want)
+            wanted = (*fresh.hidden_states, *map(fresh.state, inner))
             for place, index in enumerate(missing):
                 frames = int(fresh.lengths[place])
-                states = torch.stack([state[place, :frames] for state in fresh.hidden_states])
+                states = torch.stack([state[place, :frames] for state in wanted])
                 limit = torch.finfo(torch.float16).max
                 kept = states.clamp(-limit, limit).to("cpu", torch.float16)
                 found[index] = kept
                 self._save(paths[index], kept)
-        return _collate([states for states in found if states is not None], speech.device, layers)
+        complete = [states for states in found if states is not None]
+        return _collate(complete, speech.device, layers, inner)
 
-    def _open(self, layers: list[int] | None) -> Path:
+    def _open(self, layers: list[int] | None, inner: list[str]) -> Path:
         """Folder of these states, named once the encoder has settled how it works."""
         if self.folder is None:
             self.folder = self.root / self.encoder.fingerprint()
             logging.info("States of the %s are kept in %s", self.label, self.folder)
-        if layers is None or len(layers) == self.shape.layers + 1:
-            return self.folder
-        return self.folder / f"layers_{'_'.join(map(str, layers))}"
+        folder = self.folder
+        if layers is not None and len(layers) < self.shape.layers + 1:
+            folder = folder / f"layers_{'_'.join(map(str, layers))}"
+        if inner:  # a digest: the names of a deep teacher's are too long for a folder
+            names = hashlib.blake2b(" ".join(inner).encode(), digest_size=8).hexdigest()
+            folder = folder / f"with_{names}"
+        return folder
 
     @staticmethod
     def _path(folder: Path, row: torch.Tensor, samples: int) -> Path:
@@ -117,11 +136,21 @@ class Cached(Wrapper):
 
 
 def _collate(
-    states: list[torch.Tensor], device: torch.device, layers: list[int] | None
+    states: list[torch.Tensor],
+    device: torch.device,
+    layers: list[int] | None,
+    inner: list[str],
 ) -> LayerOutputs:
     lengths = torch.tensor([state.shape[1] for state in states])
     # (B, N, L + 1, D): pad_sequence pads the leading dimension.
     padded = pad_sequence([state.transpose(0, 1) for state in states], batch_first=True)
     padded = padded.to(device).float()
     kept = None if layers is None else tuple(layers)
-    return LayerOutputs(padded.unbind(dim=2), lengths.to(device), layers=kept)
+    unbound = padded.unbind(dim=2)
+    numbered = len(unbound) - len(inner)
+    return LayerOutputs(
+        unbound[:numbered],
+        lengths.to(device),
+        layers=kept,
+        inner=dict(zip(inner, unbound[numbered:], strict=True)),
+    )

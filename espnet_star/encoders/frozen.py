@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,12 @@ class Wrapper(Encoder):
         self.__dict__["encoder"] = encoder
         self.shape: Shape = replace(encoder.shape, **shape)
         self.name, self.conf = encoder.name, getattr(encoder, "conf", {})
-        self.masks, self.trainable = encoder.masks, False
+        self.masks, self.inner, self.trainable = encoder.masks, encoder.inner, False
+
+    def check(self, want: Want) -> None:
+        """See :meth:`Encoder.check`."""
+        super().check(want)
+        self.encoder.check(want)
 
     def calibrate(
         self,
@@ -65,6 +70,12 @@ class Frozen(Wrapper):
 
     def __init__(self, encoder: Encoder):
         super().__init__(encoder.requires_grad_(False).eval())
+
+    def extract_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """See :meth:`Encoder.extract_all`."""
+        return self.encoder.extract_all(speech, lengths, sizes, wants)
 
     def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Frozen:
         """Move the encoder wherever the holder is moved."""

@@ -17,8 +17,8 @@ from espnet3.components.data.dataset_builder import DatasetBuilder as AbsBuilder
 from espnet3.contract import Field
 
 from espnet_star.data.checks import check_datadir
-from espnet_star.data.errors import DataError
-from espnet_star.data.kaldi import read_wav_scp
+from espnet_star.data.errors import DataError, some
+from espnet_star.data.kaldi import read_table, read_wav_scp
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.views import VIEWS
 
@@ -32,14 +32,16 @@ class KaldiDataset(BaseDataset):
     Args:
         data_dir: Holds ``wav.scp`` (16 kHz, mono) and ``utt2num_samples``, as
             ``star_data prepare`` writes them.
+        labels: File of frame labels for views that read them, ``KEY 17 17 4 ...`` a line; None
+            for none.
 
     Raises:
-        DataError: If the directory is not prepared.
+        DataError: If the directory is not prepared, or utterances have no labels.
     """
 
     fields: ClassVar[tuple[Field, ...]] = (Field("speech", "audio"),)
 
-    def __init__(self, data_dir: str | Path):
+    def __init__(self, data_dir: str | Path, labels: str | Path | None = None):
         table = Path(data_dir) / "wav.scp"
         self.paths = read_wav_scp(table)
         if not self.paths:
@@ -47,7 +49,13 @@ class KaldiDataset(BaseDataset):
         if not table.with_name("utt2num_samples").is_file():
             raise DataError(f"{data_dir} has no utt2num_samples; star_data prepare writes it")
         self._check(next(iter(self.paths)))
-        self.data = ESPnetDataset([(str(table), "speech", "sound")])
+        lists = [(str(table), "speech", "sound")]
+        if labels is not None:
+            missing = sorted(self.paths.keys() - read_table(labels).keys())
+            if missing:
+                raise DataError(f"{labels} has no labels for {some(missing, 3)} of {table}")
+            lists.append((str(labels), "labels", "text_int"))
+        self.data = ESPnetDataset(lists)
 
     def _check(self, key: str) -> None:
         path = self.paths[key]
@@ -69,7 +77,7 @@ class KaldiDataset(BaseDataset):
         return len(self.paths)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """The waveform ``(T,)`` of an utterance.
+        """The waveform ``(T,)`` of an utterance, and its labels.
 
         Raises:
             KeyError: For anything but the name of an utterance.

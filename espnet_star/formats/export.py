@@ -1,4 +1,7 @@
-"""A student's directory in Hugging Face format, with a model card, proved before it appears."""
+"""A student's directory, with a model card, proved before it appears.
+
+In Hugging Face format where a HubertModel can hold the student, else in our own.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import HubertConfig
 
 from espnet_star.errors import StarError
 from espnet_star.files.staging import staged
 from espnet_star.formats.fairseq.authors import Imported, import_student
 from espnet_star.formats.model_card import CARD, Card, StudentFacts, is_foreign, model_card
 from espnet_star.formats.target import check_target
-from espnet_star.formats.training_facts import training_facts
-from espnet_star.students import StarEncoder
+from espnet_star.formats.training_facts import TrainingFacts, training_facts
+from espnet_star.students import Student
+from espnet_star.students.directory import check_own, load_student, write_own
 from espnet_star.students.experiment import load_experiment
 from espnet_star.students.hugging_face import FILES, check_saved, need_hubert, write_student
 
@@ -26,12 +31,13 @@ class Exported:
 
     Attributes:
         params: Parameters of the student.
-        gap: Largest difference of its features in plain transformers.
+        gap: Largest difference of its features in plain transformers; None where that has no
+            such model.
         card: Whether a model card was written; somebody else's README is left alone.
     """
 
     params: int
-    gap: float
+    gap: float | None
     card: bool
 
 
@@ -43,10 +49,11 @@ def export_student(
     model_file: str | None = None,
     random_seed: int | None = None,
     base_model: str | None = None,
-    cost: Callable[[StarEncoder], dict[str, Any]] | None = None,
+    cost: Callable[[Student], dict[str, Any]] | None = None,
     force: bool = False,
+    own: bool = False,
 ) -> Exported:
-    """Load a distilled student, write it, compare what transformers reads, put it in place.
+    """Load a distilled student, write it, compare what is read back, put it in place.
 
     Args:
         expdir: Folder of a distillation.
@@ -57,9 +64,12 @@ def export_student(
         base_model: The teacher's name on the hub, where the training's was a directory.
         cost: Returns ``macs_per_second`` and ``speed`` for the card; None leaves them out.
         force: Replace a student that is there already.
+        own: Write a directory that espnet_star alone reads, where no HubertModel can hold the
+            student, instead of refusing it.
 
     Raises:
-        StarError: If the folder is none, the directory is taken, or features differ.
+        StarError: If the folder is none, no HubertModel can hold the student, the directory
+            is taken, or features differ.
     """
     outdir = Path(outdir)
     with_card = not is_foreign(outdir)
@@ -67,13 +77,14 @@ def export_student(
     training = training_facts(expdir)
     if base_model is not None:
         training = replace(training, teacher=base_model, base_model=base_model)
-    student = need_hubert(load_experiment(expdir, model_file), expdir)
+    student = load_experiment(expdir, model_file)
+    if not own:
+        need_hubert(student, expdir, "; star_export transformers --own true writes one of ours")
     if random_seed is not None:
-        student = _drawn(student.options(), random_seed)
-    facts = StudentFacts(
-        config=student.config,
-        params=sum(parameter.numel() for parameter in student.parameters()),
-        training=training,
+        student = _drawn(student, random_seed)
+    facts = student_facts(
+        student,
+        training,
         random_seed=random_seed,
         **(cost(student) if cost else {}),
     )
@@ -84,11 +95,12 @@ def export_student(
 
 def export_baseline(
     student: str | Path, outdir: str | Path, random_seed: int | None, force: bool = False
-) -> float:
+) -> float | None:
     """A ready student's architecture with random weights, without a model card.
 
     Returns:
-        Largest difference of its features in plain transformers.
+        Largest difference of its features in plain transformers; None where that has no such
+        model.
 
     Raises:
         StarError: Without a seed: the student is in this format already.
@@ -96,40 +108,70 @@ def export_baseline(
     if random_seed is None:
         raise StarError(f"{student} is exported already; --upstream is for --random_init true")
     check_target(Path(outdir), FILES, force)
-    return _write(_drawn(StarEncoder.from_pretrained(student).options(), random_seed), Path(outdir))
+    return _write(_drawn(load_student(student), random_seed), Path(outdir))
 
 
 def import_released(
-    checkpoint: str | Path, architecture: str | Path, outdir: str | Path, force: bool = False
-) -> tuple[Imported, float]:
-    """Turn a student that the paper's authors released into a Hugging Face directory.
+    checkpoint: str | Path,
+    architecture: str | Path | None,
+    outdir: str | Path,
+    force: bool = False,
+    heads: str = "none",
+) -> tuple[Imported, float | None]:
+    """Turn a student that its authors released into a directory.
 
     Args:
         checkpoint: Their ``.ckpt``.
-        architecture: Their YAML.
+        architecture: Their YAML; None for s3prl's, whose checkpoint holds it.
         outdir: Directory to write.
         force: Replace a student that is there already.
+        heads: Which prediction heads to keep, see :func:`.fairseq.released.plan`.
 
     Returns:
-        The student with what was left out, and the largest difference in plain transformers.
+        The student with what was left out, and the largest difference in plain transformers,
+        None where that has no such model.
 
     Raises:
         StarError: If a file cannot be used, the directory is taken, or features differ.
     """
     check_target(outdir, FILES, force)
-    imported = import_student(checkpoint, architecture)
+    imported = import_student(checkpoint, architecture, heads)
     return imported, _write(imported.student, Path(outdir))
 
 
-def _drawn(options: dict[str, Any], seed: int) -> StarEncoder:
+def student_facts(student: Student, training: TrainingFacts, **more: Any) -> StudentFacts:
+    """What the card says of a student at hand."""
+    return StudentFacts(
+        config=getattr(student, "config", HubertConfig()),
+        params=sum(parameter.numel() for parameter in student.parameters()),
+        training=training,
+        shape=student.shape,
+        beyond_hubert=student.beyond_hubert,
+        **more,
+    )
+
+
+def _drawn(student: Student, seed: int) -> Student:
+    """The same architecture with fresh weights; statistics of data stay."""
     torch.manual_seed(seed)
-    return StarEncoder(**options).eval()
+    fresh = type(student)(**student.options()).eval()
+    fresh.load_state_dict(dict(student.named_buffers()), strict=False)
+    return fresh
 
 
-def _write(student: StarEncoder, outdir: Path, card: str | None = None) -> float:
+def _write(student: Student, outdir: Path, card: str | None = None) -> float | None:
     with staged(outdir) as scratch:
-        write_student(student, scratch)
-        gap = check_saved(student, scratch)
+        gap = _write_proved(student, scratch)
         if card is not None:
             (scratch / CARD).write_text(card, encoding="utf-8")
     return gap
+
+
+def _write_proved(student: Student, scratch: Path) -> float | None:
+    if student.beyond_hubert:
+        write_own(student, scratch)
+        check_own(student, scratch)
+        return None
+    hubert = need_hubert(student, scratch)
+    write_student(hubert, scratch)
+    return check_saved(hubert, scratch)

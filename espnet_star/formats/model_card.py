@@ -11,7 +11,9 @@ from huggingface_hub import ModelCardData
 from transformers import HubertConfig
 
 from espnet_star import __version__
+from espnet_star.encoders import Shape
 from espnet_star.errors import StarError
+from espnet_star.formats import card_text
 from espnet_star.formats.training_facts import TrainingFacts
 
 CARD = "README.md"
@@ -55,6 +57,8 @@ class StudentFacts:
         macs_per_second: Multiply-accumulates per second of audio, None if not counted.
         speed: Real-time factor and how it was taken, empty if it was not.
         random_seed: Seed of weights that were drawn instead of distilled, else None.
+        shape: Its states; those of a HuBERT's layers by default.
+        beyond_hubert: What no HubertModel can hold of it, empty where one can.
     """
 
     config: HubertConfig
@@ -63,6 +67,8 @@ class StudentFacts:
     macs_per_second: float | None = None
     speed: str = ""
     random_seed: int | None = None
+    shape: Shape | None = None
+    beyond_hubert: str = ""
 
 
 def check_license(identifier: str) -> str:
@@ -99,10 +105,10 @@ def model_card(card: Card, student: StudentFacts) -> str:
         _facts(student),
         _training(student.training) if distilled and student.training.options else "",
         f"## Results\n\n{card.results.strip()}" if card.results else "",
-        _loading(card.name),
-        _padding(student.config),
+        card_text.loading_own(card.name) if student.beyond_hubert else _loading(card.name),
+        "" if student.beyond_hubert else _padding(student.config),
         _license(card.license, distilled),
-        _citation() if distilled else "",
+        card_text.citation() if distilled else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -112,7 +118,7 @@ def _header(card: Card, student: StudentFacts) -> str:
         language=card.language,
         license=card.license or ("other" if card.terms else None),
         license_name=None if card.license else card.terms,
-        library_name="transformers",
+        library_name="espnet" if student.beyond_hubert else "transformers",
         pipeline_tag="feature-extraction",
         base_model=student.training.base_model if student.random_seed is None else None,
         tags=_TAGS,
@@ -120,11 +126,16 @@ def _header(card: Card, student: StudentFacts) -> str:
     return str(data.to_yaml()).strip()
 
 
+def _shape(student: StudentFacts) -> Shape:
+    config = student.config
+    return student.shape or Shape(config.num_hidden_layers, config.hidden_size)
+
+
 def _summary(student: StudentFacts) -> str:
     config = student.config
     shape = (
         f"{student.params / 1e6:.2f} M parameters, {config.num_hidden_layers} layers of width "
-        f"{config.hidden_size}, 50 frames per second"
+        f"{config.hidden_size}, {_shape(student).rate:g} frames per second"
     )
     if student.random_seed is not None:
         return (
@@ -134,13 +145,18 @@ def _summary(student: StudentFacts) -> str:
     teacher = f" from `{student.training.teacher}`" if student.training.teacher else ""
     return (
         f"An encoder of speech: {shape}. It was distilled{teacher} with STaR (speech temporal "
-        f"relation) by espnet_star {__version__}, and has the architecture of HuBERT, so that "
-        "plain transformers loads it."
+        f"relation) by espnet_star {__version__}, and has "
+        + (
+            f"{student.beyond_hubert}, which no HubertModel of transformers can hold: espnet_star "
+            "loads it."
+            if student.beyond_hubert
+            else "the architecture of HuBERT, so that plain transformers loads it."
+        )
     )
 
 
 def _facts(student: StudentFacts) -> str:
-    config, training = student.config, student.training
+    states, training = _shape(student), student.training
     rows: list[tuple[str, str]] = []
     if student.random_seed is None:
         rows += [("Teacher", f"`{training.teacher}`")] if training.teacher else []
@@ -154,8 +170,8 @@ def _facts(student: StudentFacts) -> str:
         ("Input", "waveform at 16 kHz, mono, in [-1, 1), not normalized"),
         (
             "Output",
-            f"{config.num_hidden_layers + 1} hidden states of width {config.hidden_size}, "
-            "a frame every 20 ms",
+            f"{states.layers + 1} hidden states of width {states.width}, "
+            f"a frame every {1000 / states.rate:g} ms",
         ),
     ]
     lines = ["| | |", "| --- | --- |"]
@@ -271,18 +287,3 @@ def _license(license: str | None, distilled: bool) -> str:
         "## License\n\nNone was stated for these weights. They were learned from the teacher's\n"
         "outputs on the training data and follow the terms of both."
     )
-
-
-def _citation() -> str:
-    return """## Citation
-
-```bibtex
-@inproceedings{jang2024star,
-  title     = {{STaR}: Distilling Speech Temporal Relation for Lightweight Speech
-               Self-Supervised Learning Models},
-  author    = {Jang, Kangwook and Kim, Sungnyun and Kim, Hoirin},
-  booktitle = {ICASSP},
-  year      = {2024},
-  note      = {arXiv:2312.09040}
-}
-```"""

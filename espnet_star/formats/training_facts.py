@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from espnet_star.data.kaldi import split_lines
+from espnet_star.encoders import NoTeacher
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students.experiment import read_experiment_config
 
@@ -60,7 +61,7 @@ def training_facts(directory: str | Path) -> TrainingFacts:
     config = read_experiment_config(directory)
     # Relative paths start at the recipe, which is a folder above the experiment.
     roots = (Path(), *directory.resolve().parents)
-    teacher, base_model = _teacher(str(config.get("teacher") or ""), roots)
+    teacher, base_model = _teacher(_named(config), roots)
     shapes = config.get("train_shape_file") or []
     lengths = _lengths([str(path) for path in shapes], roots)
     options = {key: config[key] for key in _OPTIONS if config.get(key) not in (None, {}, [])}
@@ -81,6 +82,12 @@ def training_facts(directory: str | Path) -> TrainingFacts:
 
 def _find(path: str, roots: Sequence[Path]) -> Path | None:
     return next((root / path for root in roots if (root / path).exists()), None)
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    """The teacher's name, empty where there was none."""
+    name = str(config.get("teacher") or "")
+    return "" if name == NoTeacher.name else name
 
 
 def _teacher(name: str, roots: Sequence[Path]) -> tuple[str, str | None]:

@@ -18,6 +18,7 @@ from espnet_star.kernels.norms import folded_norm, norm_on_gpu, norm_utterances,
 from espnet_star.kernels.predicate import pays
 from espnet_star.kernels.prepared import discard, embed_positions, linear, linear_gelu, prepare
 from espnet_star.kernels.rows import row_front
+from espnet_star.kernels.soft_dtw import soft_dtw
 from espnet_star.kernels.spectral import convolve_positions
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "prepare",
     "products_type",
     "row_front",
+    "soft_dtw",
     "triton_runs",
 ]

@@ -46,6 +46,7 @@ FORMS = {
     "gram": Where(traced=True),  # value and gradient in one pass, in the cheaper form
     "gram_gpu": Where(GPU, traced=True),  # a few large products, none waited for
     "gram_pieces": Where(CPU, traced=True),  # utterance by utterance, in a processor's cache
+    "soft_dtw": Where(("cpu", "cuda")),  # by anti-diagonals in float64, which other devices lack
 }
 
 

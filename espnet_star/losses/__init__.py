@@ -13,23 +13,45 @@ from espnet_star.encoders.base import Shape
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.attention_map import AttentionMapLoss
 from espnet_star.losses.base import Objective, Stats
+from espnet_star.losses.cluster_prediction import ClusterPredictionLoss
+from espnet_star.losses.enhancement import EnhancementLoss
+from espnet_star.losses.frame_match import FrameMatchLoss
+from espnet_star.losses.masked_match import MaskedMatchLoss
+from espnet_star.losses.soft_dtw import SoftDTWLoss
 from espnet_star.losses.temporal_gram import TemporalGramLoss
+from espnet_star.losses.utterance_contrast import UtteranceContrastLoss
 from espnet_star.registry import Registry
 
 LOSSES: Registry[Objective] = Registry(
     "loss",
     Objective,  # type: ignore[type-abstract]
-    {"temporal_gram": TemporalGramLoss, "attention_map": AttentionMapLoss},
+    {
+        "temporal_gram": TemporalGramLoss,
+        "attention_map": AttentionMapLoss,
+        "frame_match": FrameMatchLoss,
+        "masked_match": MaskedMatchLoss,
+        "cluster_prediction": ClusterPredictionLoss,
+        "soft_dtw": SoftDTWLoss,
+        "utterance_contrast": UtteranceContrastLoss,
+        "enhancement": EnhancementLoss,
+    },
 )
 DEFAULT = "temporal_gram"
 
 __all__ = [
     "LOSSES",
     "AttentionMapLoss",
+    "ClusterPredictionLoss",
+    "EnhancementLoss",
+    "FrameMatchLoss",
+    "MaskedMatchLoss",
     "Objective",
+    "SoftDTWLoss",
     "TemporalGramLoss",
+    "UtteranceContrastLoss",
     "WeightedLoss",
     "build_losses",
+    "label_count",
     "term_titles",
 ]
 
@@ -138,6 +160,20 @@ def term_titles(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         for term, name in names.items():
             titles[name] = cls.terms[term] if name == term else f"{cls.terms[term]} ({name})"
     return titles
+
+
+def label_count(entries: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many labels of frames all objectives know; None where no one reads any.
+
+    Args:
+        entries: See :func:`build_losses`.
+    """
+    found = []
+    for entry in entries if isinstance(entries, (list, tuple)) else ():
+        option, conf = _find(entry).label_option, entry.get("conf")
+        if option and isinstance(conf, Mapping) and isinstance(conf.get(option), int):
+            found.append(conf[option])
+    return min(found, default=None)
 
 
 def without_objectives(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

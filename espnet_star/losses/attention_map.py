@@ -9,7 +9,7 @@ import torch
 from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError
 from espnet_star.losses.base import Objective, Stats
-from espnet_star.losses.layers import rising
+from espnet_star.losses.layers import number_of, rising
 from espnet_star.outputs import LayerOutputs
 
 
@@ -54,7 +54,7 @@ class AttentionMapLoss(Objective):
         teacher = self.on_student_frames(student, teacher)
         if student.attentions is None or teacher.attentions is None:
             raise ValueError("AttentionMapLoss needs attention maps of student and teacher")
-        picked = [layer for (layer,) in self.pairs.teacher[1:]]
+        picked = [number_of(layer) for (layer,) in self.pairs.teacher[1:]]
         mask = student.mask()
         pair_mask = mask[:, :, None] & mask[:, None, :]
         total = student.hidden_states[0].new_zeros(mask.shape[0], dtype=torch.float32)

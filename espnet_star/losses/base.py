@@ -27,14 +27,16 @@ class Objective(torch.nn.Module, ABC):
 
     Attributes:
         terms: Name in the logs and title in reports of each term that ``forward`` gives.
-        inputs: Passes of the view that it compares, the student's first.
+        inputs: Passes of the view that it compares, the student's first; an option may choose them.
+        label_option: Option that says how many labels of frames it knows; empty for none.
         pairs: Layers that it compares, for figures; None where it compares none with another.
         normalized: Whether it compares states after a layer normalization, for figures.
         across_ranks: What to know where several ranks share a batch; empty for nothing.
     """
 
     terms: ClassVar[Mapping[str, str]]
-    inputs: ClassVar[tuple[str, ...]] = ("student", "teacher")
+    inputs: tuple[str, ...] = ("student", "teacher")
+    label_option: ClassVar[str] = ""
     pairs: Pairs | None = None
     normalized: bool = False
     across_ranks: str = ""

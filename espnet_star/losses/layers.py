@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from espnet_star.encoders.base import Shape, Want
+from espnet_star.encoders.inner import FEED_FORWARD, PROJECTION, feed_forward, kind_and_layer
 from espnet_star.errors import StarError
-from espnet_star.outputs import LayerOutputs
+from espnet_star.outputs import Layer, LayerOutputs
 
-Group = tuple[int, ...]
+Group = tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Pairs:
     """Layers of the student and those of the teacher that they follow.
 
     Attributes:
-        student: Indices of states, one or several a pair, whose mean is compared.
+        student: States, one or several a pair, whose mean is compared.
         teacher: As many pairs of the teacher's.
     """
 
@@ -30,7 +31,7 @@ class Pairs:
 
     def wants(self) -> tuple[Want, Want]:
         """What to ask of student and teacher."""
-        return tuple(Want(frozenset(sum(side, ()))) for side in (self.student, self.teacher))  # type: ignore[return-value]
+        return want_of(sum(self.student, ())), want_of(sum(self.teacher, ()))
 
     def of_student(self, outputs: LayerOutputs) -> list[torch.Tensor]:
         """States ``(B, N, D_S)``, one a pair."""
@@ -42,6 +43,20 @@ class Pairs:
 
     def __iter__(self) -> Iterator[tuple[Group, Group]]:
         return iter(zip(self.student, self.teacher, strict=True))
+
+
+def want_of(layers: Iterable[Layer]) -> Want:
+    """What to ask of an encoder for these states."""
+    layers = set(layers)
+    numbered = frozenset(layer for layer in layers if isinstance(layer, int))
+    inner = frozenset(layer for layer in layers if isinstance(layer, str))
+    # One state at least, for its frames.
+    return Want(numbered or frozenset({0}), inner=inner)
+
+
+def number_of(layer: Layer) -> int:
+    """Where a state stands among those numbered 0 to L; an inner one at that of its layer."""
+    return layer if isinstance(layer, int) else kind_and_layer(layer)[1]
 
 
 def _mean(outputs: LayerOutputs, group: Group) -> torch.Tensor:
@@ -100,33 +115,67 @@ def pairs(student: Shape, teacher: Shape, layers: Sequence[Any]) -> Pairs:
     Args:
         student: Its shape.
         teacher: Its shape.
-        layers: ``[STUDENT, TEACHER]`` a pair, each a state from 0 to L, -1 for the last, or a
-            list of them, whose mean is compared.
+        layers: ``[STUDENT, TEACHER]`` a pair, each a state from 0 to L, -1 for the last,
+            ``projection`` (before the positional convolution), ``{feed_forward: 5}`` (what
+            the feed-forward part of layer 5 adds; a list means several), or a list of such,
+            whose mean is compared.
 
     Raises:
         StarError: Naming the pair that is none, or the layer that is not there.
     """
+    if not isinstance(layers, Sequence) or isinstance(layers, str):
+        raise StarError(f"layers must be a list of pairs such as [[-1, -1]], got {layers!r}")
     found = []
     for entry in layers:
         if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
             raise StarError(f"layers must be pairs of student and teacher layer, got {entry!r}")
         sides = zip(entry, (student, teacher), ("student", "teacher"), strict=True)
-        found.append([_group(side, shape, name) for side, shape, name in sides])
+        found.append([choose_layers(side, shape, name) for side, shape, name in sides])
     if not found:
         raise StarError("layers is empty; give at least one pair, e.g. [[-1, -1]]")
     return Pairs(tuple(side for side, _ in found), tuple(side for _, side in found))
 
 
-def _group(layers: Any, shape: Shape, name: str) -> Group:
-    chosen = []
-    for layer in layers if isinstance(layers, (list, tuple)) and layers else [layers]:
-        whole = isinstance(layer, int) and not isinstance(layer, bool)
-        if not whole or not -shape.layers - 1 <= layer <= shape.layers:
-            raise StarError(
-                f"layers: the {name} has states 0 to {shape.layers} (-1 is the last), got {layer!r}"
-            )
-        chosen.append(layer % (shape.layers + 1))
-    return tuple(chosen)
+def every_layer(student: Shape, teacher: Shape) -> Pairs:
+    """Every layer of the student with one of the teacher's, spread evenly over both depths."""
+    return pairs(student, teacher, list(enumerate(spread(student, teacher)))[1:])
+
+
+def choose_layers(layers: Any, shape: Shape, name: str) -> Group:
+    """Indices of the states that an option names.
+
+    Args:
+        layers: A state from 0 to L, -1 for the last, ``projection``,
+            ``{feed_forward: LAYERS}``, or a list of them.
+        shape: Whose they are.
+        name: What messages call it.
+
+    Raises:
+        StarError: Naming the layer that is not there.
+    """
+    listed = layers if isinstance(layers, (list, tuple)) and layers else [layers]
+    return tuple(found for layer in listed for found in _layers(layer, shape, name))
+
+
+def _layers(layer: Any, shape: Shape, name: str) -> list[Layer]:
+    last = shape.layers
+    if layer == PROJECTION:
+        return [PROJECTION]
+    if isinstance(layer, Mapping) and list(layer) == [FEED_FORWARD]:
+        inside = layer[FEED_FORWARD]
+        parts = inside if isinstance(inside, (list, tuple)) and inside else [inside]
+        if all(_is_whole(part) and part and -last <= part <= last for part in parts):
+            return [feed_forward(part % (last + 1)) for part in parts]
+    elif _is_whole(layer) and -last - 1 <= layer <= last:
+        return [layer % (last + 1)]
+    raise StarError(
+        f"layers: the {name} has states 0 to {last} (-1 is the last), projection and "
+        f"{{feed_forward: 1 to {last}}}, got {layer!r}"
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def frames_together(student: Shape, teacher: Shape) -> int:
@@ -178,11 +227,12 @@ def on_frames_of(student: LayerOutputs, teacher: LayerOutputs, together: int) ->
     size = together * student.hidden_states[0].shape[1]
     mask = _fit(teacher.mask()[..., None], size)
     counts = mask.unflatten(1, (-1, together)).sum(dim=2).clamp(min=1)
-    states = tuple(
-        torch.where(mask, _fit(state, size), 0.0).unflatten(1, (-1, together)).sum(dim=2) / counts
-        for state in teacher.hidden_states
-    )
-    return replace(teacher, hidden_states=states, lengths=student.lengths, attentions=None)
+
+    def means(state: torch.Tensor) -> torch.Tensor:
+        kept = torch.where(mask, _fit(state, size), 0.0)
+        return kept.unflatten(1, (-1, together)).sum(dim=2) / counts
+
+    return teacher.each(means, lengths=student.lengths, attentions=None)
 
 
 def _fit(x: torch.Tensor, size: int) -> torch.Tensor:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from espnet_star import kernels
 from espnet_star.encoders.base import Shape
-from espnet_star.errors import unknown_name
+from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.base import Objective, Stats
-from espnet_star.losses.layers import rising
+from espnet_star.losses.layers import Pairs, pairs, rising
 from espnet_star.outputs import LayerOutputs
 
 TARGET_NORMS = ("none", "layer_norm")
@@ -48,6 +48,9 @@ class TemporalGramLoss(Objective):
             sequence, so that relations between utterances, where the speaker shows, are
             matched as well. The value then depends on which utterances share a batch.
         layer_map: Teacher layer (from 1) for each student layer; None spreads evenly.
+        layers: Instead of it, ``[STUDENT, TEACHER]`` for each pair, groups and inner states
+            included, see :class:`FrameMatchLoss`: a group stands for the mean of its
+            layers. The first pair is layer 0, the one below the second.
 
     Example:
         >>> states = tuple(torch.randn(2, 50, 16) for _ in range(4))
@@ -69,6 +72,7 @@ class TemporalGramLoss(Objective):
         target_norm: str | None = None,
         scope: str = "utterance",
         layer_map: Sequence[int] | None = None,
+        layers: Sequence[Any] | None = None,
     ):
         super().__init__(student, teacher)
         if target_norm is None:
@@ -82,7 +86,7 @@ class TemporalGramLoss(Objective):
         self.target_norm = target_norm
         self.normalized = target_norm == "layer_norm"
         self.scope = scope
-        self.pairs = rising(student, teacher, layer_map)
+        self.pairs = _pairs(student, teacher, layer_map, layers)
         if scope == "batch":
             self.across_ranks = (
                 "scope batch relates utterances of the same rank only: the objective depends on "
@@ -172,6 +176,24 @@ class TemporalGramLoss(Objective):
                 wide = F.layer_norm(wide, (width,)) / width**0.5
             prepared.append(wide)
         return prepared
+
+
+def _pairs(
+    student: Shape,
+    teacher: Shape,
+    layer_map: Sequence[int] | None,
+    layers: Sequence[Any] | None,
+) -> Pairs:
+    if layers is None:
+        return rising(student, teacher, layer_map)
+    if layer_map is not None:
+        raise StarError("temporal_gram takes layer_map or layers, got both; remove one")
+    found = pairs(student, teacher, layers)
+    if len(found.student) < 2:
+        raise StarError(
+            f"temporal_gram relates each pair of layers to the one before; layers has one, {layers}"
+        )
+    return found
 
 
 def gram_terms(

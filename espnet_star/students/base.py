@@ -19,11 +19,18 @@ class Student(Encoder, AbsEncoder):
 
     Attributes:
         presets: Architectures by name, as keyword arguments.
+        from_teacher: Options that may say ``teacher``, for that of the training.
+        own: Options beyond those of every student of ours, and their defaults.
+        beyond_hubert: What it has that no ``HubertModel`` of transformers can hold; empty where
+            one can.
     """
 
     role = "student"
     trainable = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    from_teacher: ClassVar[tuple[str, ...]] = ("upstream",)
+    own: ClassVar[Mapping[str, Any]] = {}
+    beyond_hubert: str = "an architecture of its own"
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
@@ -33,15 +40,16 @@ class Student(Encoder, AbsEncoder):
         """
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write a directory that ``transformers.HubertModel`` loads, whole or not at all.
+        """Write a directory that ``espnet_star.load`` reads, whole or not at all.
+
+        It is one of ``transformers.HubertModel`` where that can hold the student.
 
         Raises:
-            StarError: If that model cannot hold this student.
+            StarError: If the architecture is none of this package.
         """
-        raise StarError(
-            f"{self.label} is a {type(self).__name__}, which no HubertModel of transformers can "
-            "hold; espnet_star.load and --frontend star read the folder of its distillation"
-        )
+        from espnet_star.students.directory import save_own
+
+        save_own(self, directory)
 
     def load_weights(self, state: dict[str, torch.Tensor], source: str) -> None:
         """Fill in every weight, or fail.

@@ -70,12 +70,14 @@ class FeatureExtractor(nn.Module):
 
 
 class FeatureProjection(nn.Module):
-    """LayerNorm, a linear map if there is one, dropout."""
+    """LayerNorm and a linear map if there are such, dropout."""
 
     def __init__(self, config: HubertConfig):
         super().__init__()
         width = config.conv_dim[-1]
-        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.layer_norm: nn.Module = nn.Identity()
+        if config.feat_proj_layer_norm:
+            self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.projection: nn.Module = nn.Identity()
         if not config.identity_projection:
             self.projection = Linear(width, config.hidden_size)

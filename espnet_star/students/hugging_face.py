@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def write_student(encoder: StarEncoder, directory: Path) -> None:
     extractor.save_pretrained(directory)
 
 
-def load_student(name_or_directory: str | Path) -> StarEncoder:
+def load_hubert(name_or_directory: str | Path) -> StarEncoder:
     """Student from a directory or hub name, in eval mode.
 
     Raises:
@@ -86,14 +87,22 @@ def load_student(name_or_directory: str | Path) -> StarEncoder:
     config = load_config(name_or_directory)
     encoder = encoder_from_config(config)
     path = find_file(name_or_directory, WEIGHTS)
+    encoder.load_weights(read_weights(path), str(path))
+    return encoder.eval()
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        StarError: If it is none, or was cut short.
+    """
     try:
-        state = load_file(path)
+        return load_file(path)
     except Exception as error:
         raise StarError(
             f"{path} is not a complete safetensors file ({error}); copy or download it again"
         ) from error
-    encoder.load_weights(state, str(path))
-    return encoder.eval()
 
 
 @torch.no_grad()
@@ -112,7 +121,7 @@ def check_saved(student: StarEncoder, directory: str | Path) -> float:
         StarError: If a weight came back changed or hidden states differ by more than
             ``TOLERANCE``, relative to the states' own size.
     """
-    saved = load_student(directory).state_dict()
+    saved = load_hubert(directory).state_dict()
     for name, value in student.state_dict().items():
         if not torch.equal(saved[name], value):
             raise StarError(f"{Path(directory).name}: {name} was not read back as it was written")
@@ -134,20 +143,22 @@ def check_saved(student: StarEncoder, directory: str | Path) -> float:
     return gap
 
 
-def need_hubert(student: Student, source: str | Path) -> StarEncoder:
+def need_hubert(student: Student, source: str | Path, advice: str = "") -> StarEncoder:
     """A student that is to be written for others to read.
 
     Args:
         student: The student.
         source: Where it is from, for messages.
+        advice: What else to do, behind a semicolon.
 
     Raises:
         StarError: If no HubertModel can hold it.
     """
-    if not isinstance(student, StarEncoder):
+    if student.beyond_hubert or not isinstance(student, StarEncoder):
         raise StarError(
             f"{source}: its student is a {type(student).__name__}, which no HubertModel of "
-            "transformers can hold; espnet_star.load and --frontend star read this folder as it is"
+            f"transformers can hold ({student.beyond_hubert}); espnet_star.load and --frontend "
+            f"star read this folder as it is{advice}"
         )
     return student
 
@@ -165,12 +176,7 @@ def load_config(name_or_directory: str | Path) -> HubertConfig:
     found = values.get("model_type")
     if found != "hubert":
         raise StarError(f"{path} must describe a HuBERT (model_type hubert), got {found!r}")
-    written = values.get("star_format", FORMAT)
-    if written not in range(1, FORMAT + 1):
-        raise StarError(
-            f"{path} has star_format {written!r}, this espnet_star reads up to {FORMAT}; it was "
-            "written by a later one: update espnet_star"
-        )
+    check_format(values, path)
     try:
         values = own_attention({"identity_projection": False} | values)
         config = HubertConfig.from_dict(values)
@@ -180,6 +186,20 @@ def load_config(name_or_directory: str | Path) -> HubertConfig:
     except Exception as error:  # which class depends on the version of transformers
         raise StarError(f"{path} is not a HuBERT's configuration ({_one_line(error)})") from error
     return config
+
+
+def check_format(values: dict[str, Any], path: Path) -> None:
+    """Refuse what a later version has written.
+
+    Raises:
+        StarError: Naming both formats.
+    """
+    written = values.get("star_format", FORMAT)
+    if written not in range(1, FORMAT + 1):
+        raise StarError(
+            f"{path} has star_format {written!r}, this espnet_star reads up to {FORMAT}; it was "
+            "written by a later one: update espnet_star"
+        )
 
 
 def _one_line(error: Exception) -> str:
@@ -203,7 +223,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def own_names(
-    state: dict[str, torch.Tensor], source: str, identity_projection: bool
+    state: dict[str, torch.Tensor],
+    source: str,
+    identity_projection: bool,
+    keep: Collection[str] = (),
 ) -> dict[str, torch.Tensor]:
     """A HubertModel state dict by the names of a student.
 
@@ -211,12 +234,13 @@ def own_names(
         state: Tensors by transformers' names, with or without a ``hubert.`` prefix.
         source: File name for messages.
         identity_projection: Whether the student has no projection.
+        keep: Names that the student has, though most encoders do not.
 
     Raises:
         StarError: If there is a projection that the student has not.
     """
     state = {key.removeprefix("hubert."): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if not key.startswith(_UNUSED)}
+    state = {k: v for k, v in state.items() if k in keep or not k.startswith(_UNUSED)}
     # Old checkpoints name the weight norm's parts g and v.
     renames = {"weight_g": "parametrizations.weight.original0"}
     renames["weight_v"] = "parametrizations.weight.original1"

@@ -1,4 +1,4 @@
-"""Linear map and dropout of torch, with their faster forms."""
+"""Linear map and dropout of torch, with their faster forms, and a gradient's scale."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ class Dropout(nn.Dropout):
         if self.training and 0 < self.p < 1 and kernels.pays("dropout", x):
             return kernels.drop(x, self.p)
         return super().forward(x)
+
+
+def scale_gradient(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """The same values; what flows back is multiplied by a factor."""
+    if factor == 1 or not x.requires_grad:
+        return x
+    out = x.view_as(x)
+    out.register_hook(lambda gradient: gradient * factor)
+    return out

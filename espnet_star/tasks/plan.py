@@ -112,7 +112,7 @@ def built_schedule(config: argparse.Namespace, model: Any) -> dict[str, float]:
     """Build optimizer and scheduler as ESPnet will; returns the lengths of the schedule."""
     (optimizer,) = StarTask.build_optimizers(config, model)
     if config.scheduler is None:
-        return {}
+        return schedule_of(optimizer)
     try:
         scheduler = scheduler_classes[config.scheduler](optimizer, **config.scheduler_conf)
     except (TypeError, ValueError, AssertionError) as error:

@@ -14,16 +14,22 @@ from espnet2.optimizers.optim_groups import add_optimizer_hooks
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import float_or_none, int_or_none, str_or_none
+from espnet2.utils.types import float_or_none, int_or_none
 
+from espnet_star import catalog
 from espnet_star.data.kaldi import read_counts
 from espnet_star.data.lengths import bins_of, build_batches, drop_longer, long_clips
 from espnet_star.distillation import StarDistillation
-from espnet_star.encoders import Encoder
+from espnet_star.encoders import Encoder, NoTeacher
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses import DEFAULT, WeightedLoss
 from espnet_star.students import STUDENTS, Student
+from espnet_star.students.experiment import is_distillation
 from espnet_star.tasks.guarded import Guarded
+from espnet_star.tasks.optimizers import WithOptimizers
+from espnet_star.tasks.preflight.frame_labels import check_frame_labels
+from espnet_star.tasks.preflight.lists import DataList
+from espnet_star.tasks.preflight.views import check_view_data
 from espnet_star.tasks.reported import Reported
 from espnet_star.tasks.student_choices import StudentChoices
 from espnet_star.teachers import build_teacher
@@ -38,7 +44,7 @@ MODEL_OPTIONS = ("cache_dir", "cpu_dtype")
 OPTIONAL_DATA = ("speech2", "labels")
 
 
-class StarTask(Reported, Guarded, AbsTask):
+class StarTask(Reported, Guarded, WithOptimizers, AbsTask):
     """Distill a speech self-supervised model into a light student.
 
     Takes every training option of ESPnet, and of its own ``--teacher``,
@@ -58,10 +64,11 @@ class StarTask(Reported, Guarded, AbsTask):
         group = parser.add_argument_group("Task related")
         group.add_argument(
             "--teacher",
-            type=str_or_none,
+            type=str,  # ESPnet's str_or_none would leave a teacher named none out
             default=None,
             help="Model to distill: Hugging Face hub name or directory; ESPnet's SSL or HuBERT "
-            "experiment (folder, .pth, pack or zoo name); .pt of fairseq or WavLM; s3prl:NAME",
+            "experiment (folder, .pth, pack or zoo name); .pt of fairseq or WavLM; s3prl:NAME; "
+            "none where losses read labels only",
         )
         group.add_argument(
             "--teacher_conf",
@@ -80,8 +87,8 @@ class StarTask(Reported, Guarded, AbsTask):
         group.add_argument(
             "--view",
             default="plain",
-            help="What is fed to whom: plain (both hear whole utterances), or "
-            "package.module:Class of a view of your own",
+            help=f"What is fed to whom: one of {', '.join(VIEWS)} (plain: both hear whole "
+            "utterances), or package.module:Class of a view of your own",
         )
         group.add_argument(
             "--view_conf",
@@ -191,6 +198,13 @@ class StarTask(Reported, Guarded, AbsTask):
         return super().build_multiple_iter_factory(args, distributed_option, mode)
 
     @classmethod
+    def check_labels(
+        cls, args: argparse.Namespace, mode: str, lists: list[DataList], tokens: list[str] | None
+    ) -> None:
+        """See :func:`check_frame_labels`."""
+        check_frame_labels(args, mode, lists)
+
+    @classmethod
     def build_model(cls, args: argparse.Namespace) -> StarDistillation:
         """Build teacher, student and objectives; write every choice into ``args``.
 
@@ -202,9 +216,9 @@ class StarTask(Reported, Guarded, AbsTask):
             if key not in MODEL_OPTIONS:
                 raise unknown_name("key of model_conf", key, MODEL_OPTIONS)
         encoder = build_student(args)
-        teacher = build_teacher(args.teacher, **args.teacher_conf)
+        teacher = build_target(args, encoder)
         args.teacher_conf = teacher.conf
-        check_data(args)
+        check_view_data(args)
         view_conf = check_mapping("view_conf", args.view_conf)
         model = StarDistillation(
             encoder, teacher, args.losses, args.view, view_conf, **args.model_conf
@@ -238,25 +252,26 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def check_data(args: argparse.Namespace) -> None:
-    """Refuse a view that reads what the training set has not.
-
-    Raises:
-        StarError: Naming what is missing.
-    """
-    given = getattr(args, "train_data_path_and_name_and_type", None) or []
-    names = {"speech", *(name for _, name, _ in given)}
-    for name in VIEWS.find(str(args.view)).data:
-        if name not in names:
-            raise StarError(
-                f"view {args.view} reads {name}, which the training data has not; give "
-                f"--train_data_path_and_name_and_type FILE,{name},TYPE, and the same for valid"
-            )
-
-
 def build_student(args: argparse.Namespace) -> Student:
     """Student of ``--encoder`` and ``--encoder_conf``."""
-    return STUDENTS.build(args.encoder, check_mapping("encoder_conf", args.encoder_conf))
+    options = dict(check_mapping("encoder_conf", args.encoder_conf))
+    for key in STUDENTS.find(args.encoder).from_teacher:
+        if options.get(key) == "teacher":
+            options[key] = args.teacher
+    return STUDENTS.build(args.encoder, options)
+
+
+def build_target(args: argparse.Namespace, student: Student) -> Encoder:
+    """Teacher of ``--teacher`` and ``--teacher_conf``, or what stands in its place."""
+    if args.teacher == NoTeacher.name:
+        return NoTeacher(student.shape)
+    conf = dict(args.teacher_conf)
+    if conf.get("kind") == "student" or ("kind" not in conf and is_distillation(args.teacher)):
+        conf.pop("kind", None)
+        teacher = catalog.load(args.teacher, "student", **conf)
+        teacher.conf = {"kind": "student"}
+        return teacher
+    return build_teacher(args.teacher, **conf)
 
 
 def describe_choices(losses: Sequence[WeightedLoss], teacher: Encoder) -> list[str]:
@@ -287,9 +302,10 @@ def warn_of_ranks(losses: Sequence[WeightedLoss]) -> None:
 def describe_sizes(encoder: Encoder, teacher: Encoder) -> list[str]:
     """What is distilled into what, a line each."""
     sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (teacher, encoder)]
-    return [
+    lines = [
         f"Teacher {teacher.name}: {sizes[0]:.2f} M parameters, {teacher.shape.layers} layers of "
         f"width {teacher.shape.width}",
         f"Student: {sizes[1]:.2f} M parameters, {encoder.shape.layers} layers of width "
         f"{encoder.shape.width}",
     ]
+    return lines[1:] if teacher.name == NoTeacher.name else lines

@@ -15,6 +15,11 @@ from espnet_star.teachers.fairseq import model_from_fairseq
 from espnet_star.teachers.transformers_encoder import TransformersTeacher
 
 _FAIRSEQ = "encoder.encoder."
+# What masked frames become, in torchaudio's model and in fairseq's.
+_VECTORS = (
+    "encoder.hubert_pretrain_model.mask_generator.mask_embedding",
+    f"{_FAIRSEQ}mask_emb",
+)
 # ESPnet's names of fairseq's options; the rest keep their own.
 _FAIRSEQ_OPTIONS = {
     "output_size": ("encoder_embed_dim", 1024),
@@ -27,7 +32,7 @@ _FAIRSEQ_OPTIONS = {
 
 
 class EspnetHubertTeacher(TransformersTeacher):
-    """A HuBERT of ESPnet's ``HubertTask``, unmasked, as a model of Transformers.
+    """A HuBERT of ESPnet's ``HubertTask`` as a model of Transformers.
 
     With ``encoder: torchaudio_hubert`` ESPnet's own task builds and fills the model, whose
     weights are then handed over. ``encoder: hubert_pretrain`` is fairseq's model: it is read
@@ -63,8 +68,9 @@ class EspnetHubertTeacher(TransformersTeacher):
                 encoder, normalize = _from_torchaudio(name, model)
             else:
                 encoder, normalize = _from_fairseq(name, model)
+            vectors = [model.state[key].float() for key in _VECTORS if key in model.state]
         self.normalize = normalize
-        self.use(encoder, computed)
+        self.use(encoder, computed, vectors[0] if vectors else None)
 
     def chosen(self) -> dict[str, Any]:
         """See :meth:`Teacher.chosen`."""

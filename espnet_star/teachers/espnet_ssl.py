@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from espnet_star.teachers import loading
 from espnet_star.teachers.base import Teacher
 from espnet_star.teachers.espnet_files import build, open_model
 from espnet_star.teachers.espnet_waveform import check_rate, normalized
+from espnet_star.teachers.once import run_once
 from espnet_star.teachers.padding import (
     LAYER_NORM_EPS,
     MaskedGroupNorm,
@@ -22,6 +24,8 @@ from espnet_star.teachers.padding import (
     stack,
 )
 
+# What masked frames become, where the experiment masked any.
+_VECTOR = "util_modules.mask.mask_embedding"
 # Long enough for every subsampling to show; 12 frames.
 _PROBE = 4000
 
@@ -29,10 +33,11 @@ _PROBE = 4000
 class EspnetSslTeacher(Teacher):
     """An encoder of ESPnet's ``SSLTask``: Transformer, E-Branchformer or Conformer.
 
-    ESPnet's own task builds the model; specaug and masks are off. Index 0 is the input of
-    the first layer, whatever stands before it (positions added; their norm, where there is
-    one, passed), index ``l`` what layer ``l`` returns, and index ``L`` has passed the
-    encoder's final LayerNorm where it has one, as ESPnet hands it on.
+    ESPnet's own task builds the model; specaug is off, and its vector for masked frames
+    stands where a view has drawn a mask. Index 0 is the input of the first layer, whatever
+    stands before it (positions added; their norm, where there is one, passed), index ``l``
+    what layer ``l`` returns, and index ``L`` has passed the encoder's final LayerNorm where
+    it has one, as ESPnet hands it on.
 
     An utterance gets the same features in a padded batch as alone: statistics of the
     front's GroupNorm, of the waveform and of ``normalize`` are each utterance's own,
@@ -66,6 +71,8 @@ class EspnetSslTeacher(Teacher):
             self.model_file = model.model_file
             self.is_pack = model.is_pack
             built = build(name, SSLTask, model)
+            vector = model.state.get(_VECTOR)
+        self.mask_vector = None if vector is None else vector.float()
         _check_parts(name, built)
         self.frontend, self.normalize = built.frontend, built.normalize
         self.preencoder, self.encoder = built.preencoder, built.encoder
@@ -108,11 +115,14 @@ class EspnetSslTeacher(Teacher):
         lengths = torch.tensor([_PROBE])
         try:
             with torch.no_grad():
-                states, _ = self._run(0.1 * torch.randn(1, _PROBE), lengths, False)
+                states, _ = self._run(0.1 * torch.randn(1, _PROBE), lengths, Want())
+                width = self._features(torch.zeros(1, _PROBE), lengths)[0].shape[2]
         except Exception as error:
             raise StarError(
                 f"teacher {self.name!r}: ESPnet's encoder does not run ({first_line(error)})"
             ) from error
+        # As wide as the encoder's output: where its input is not, ESPnet could mask nothing.
+        self.masks = self.mask_vector is not None and len(self.mask_vector) == width
         found, expected = states[0].shape[1], self.shape.frames_of(_PROBE)
         if found != expected:
             raise StarError(
@@ -126,12 +136,14 @@ class EspnetSslTeacher(Teacher):
     ) -> LayerOutputs:
         """See :meth:`Encoder.extract`."""
         if not self.alone:
-            states, maps = self._run(speech, lengths, want.attentions)
+            states, maps = self._run(speech, lengths, want)
             return LayerOutputs(
                 tuple(states), self.shape.frames(lengths), maps if want.attentions else None
             )
         rows = [
-            self._run(speech[row : row + 1, :size], lengths[row : row + 1], want.attentions)
+            self._run(
+                speech[row : row + 1, :size], lengths[row : row + 1], self._row(want, row, size)
+            )
             for row, size in enumerate(sizes)
         ]
         count = self.shape.frames_of(speech.shape[1])
@@ -141,8 +153,23 @@ class EspnetSslTeacher(Teacher):
             stack([maps for _, maps in rows], count) if want.attentions else None,
         )
 
+    def extract_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """See :meth:`Encoder.extract_all`."""
+        if self.alone or len(wants) == 1:
+            return super().extract_all(speech, lengths, sizes, wants)
+        with run_once(self, "frontend"):
+            return super().extract_all(speech, lengths, sizes, wants)
+
+    def _row(self, want: Want, row: int, samples: int) -> Want:
+        """What is wanted of an utterance that runs alone."""
+        if want.mask is None:
+            return want
+        return replace(want, mask=want.mask[row : row + 1, : self.shape.frames_of(samples)])
+
     def _run(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
+        self, speech: torch.Tensor, lengths: torch.Tensor, want: Want
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         """States and maps of a batch, in float32."""
         mask = valid_mask(lengths, speech.shape[1])
@@ -151,22 +178,21 @@ class EspnetSslTeacher(Teacher):
             self._padding.of(None if bool(mask.all()) else lengths),
             loading.autocast(self.dtype, speech.device),
         ):
-            states, maps = self._encode(speech, lengths, attentions)
+            states, maps = self._encode(speech, lengths, want)
         return tuple(state.float() for state in states), tuple(each.float() for each in maps)
 
     def _encode(
-        self, speech: torch.Tensor, lengths: torch.Tensor, attentions: bool
+        self, speech: torch.Tensor, lengths: torch.Tensor, want: Want
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Front, normalization, projection and layers; ``L + 1`` states and ``L`` maps."""
-        feats, frames = self.frontend(speech, lengths)
-        feats = normalized(self.normalize, feats, frames)
-        if self.preencoder is not None:
-            feats, frames = self.preencoder(feats, frames)
+        feats, frames = self._features(speech, lengths)
+        if want.mask is not None and self.mask_vector is not None:
+            feats = torch.where(want.mask[..., None], self.mask_vector.to(feats), feats)
         states: list[torch.Tensor] = []
         maps: list[torch.Tensor] = []
         handles = [self.layers[0].register_forward_pre_hook(_keep_input(states))]
         handles += [layer.register_forward_hook(_keep_output(states)) for layer in self.layers]
-        if attentions:
+        if want.attentions:
             handles += [self._watch_attention(layer, maps) for layer in self.layers]
         try:
             last, _, _ = self.encoder(feats, frames, masks=~valid_mask(frames, feats.shape[1]))
@@ -177,6 +203,16 @@ class EspnetSslTeacher(Teacher):
                 _attention(layer).attn = None  # ESPnet keeps every layer's maps
         states[-1] = last[0] if isinstance(last, tuple) else last
         return states, maps
+
+    def _features(
+        self, speech: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the encoder is fed, where nothing is masked, and its frames."""
+        feats, frames = self.frontend(speech, lengths)
+        feats = normalized(self.normalize, feats, frames)
+        if self.preencoder is not None:
+            feats, frames = self.preencoder(feats, frames)
+        return feats, frames
 
     def _watch_attention(self, layer: torch.nn.Module, maps: list[torch.Tensor]) -> Any:
         """Keep what ESPnet's attention leaves behind for plots; fast kernels leave nothing."""

@@ -57,7 +57,9 @@ class FairseqTeacher(TransformersTeacher):
         rate = checkpoint.task.get("sample_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise loading.wrong_rate(name, rate, "task.sample_rate in the checkpoint")
-        self.use(model_from_fairseq(name, checkpoint.model, checkpoint.tensors), computed)
+        tensors = checkpoint.tensors
+        vector = tensors["mask_emb"].float() if "mask_emb" in tensors else None
+        self.use(model_from_fairseq(name, checkpoint.model, tensors), computed, vector)
         if do_normalize is None:
             do_normalize = bool(checkpoint.task.get("normalize", False))
         self.do_normalize = do_normalize

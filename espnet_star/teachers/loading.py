@@ -24,7 +24,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# Only masked prediction reads it, and checkpoints trained without masking lack it.
+# Only masked frames need it, and checkpoints trained without masking lack it.
 UNUSED_KEYS = frozenset({"masked_spec_embed"})
 
 
@@ -173,6 +173,8 @@ def load_weights(model_class: Any, name: str, config: Any, **kwargs: Any) -> tor
             f"teacher {name!r}: cannot load the weights ({one_line(error)}); copy or "
             "download the checkpoint again, and check that config.json belongs to it"
         ) from error
+    for key in UNUSED_KEYS & set(info["missing_keys"]):
+        setattr(model, key, None)  # random numbers are no vector
     missing = sorted(set(info["missing_keys"]) - UNUSED_KEYS)
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

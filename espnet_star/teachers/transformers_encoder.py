@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from espnet_star.encoders.base import Shape, Want, hop_and_field
+from espnet_star.encoders.inner import FEED_FORWARD, PROJECTION, caught
 from espnet_star.outputs import LayerOutputs, valid_mask
 from espnet_star.teachers import loading
 from espnet_star.teachers.base import Teacher
+from espnet_star.teachers.once import run_once
 from espnet_star.teachers.padding import (
     NORMALIZE_EPS,
     MaskedGroupNorm,
@@ -37,18 +41,26 @@ class TransformersTeacher(Teacher):
 
     WavLM's attention maps are averaged over heads by Transformers and repeated for
     each head.
+
+    Masked frames are the checkpoint's vector for them, put where pre-training puts it: behind
+    the projection and its dropout, before the positional convolution. A checkpoint without
+    the vector takes no masks. Runs of one batch under several masks share its convolutions.
     """
 
+    inner = (PROJECTION, FEED_FORWARD)
     model: Any
+    # No parameter: it is none of what names a cache of states, or of what sizes are told of.
+    mask_vector: torch.Tensor | None = None
     do_normalize: bool
     normalize_eps = NORMALIZE_EPS
 
-    def use(self, model: Any, dtype: torch.dtype) -> bool:
+    def use(self, model: Any, dtype: torch.dtype, vector: torch.Tensor | None = None) -> bool:
         """Take the model in; to be followed by ``do_normalize``.
 
         Args:
             model: In float32, every weight filled in.
             dtype: Of matrix products and convolutions.
+            vector: What masked frames become, ``(D,)``; None takes the model's own, if any.
 
         Returns:
             Whether the front has a GroupNorm, which removes scale and offset itself.
@@ -62,6 +74,8 @@ class TransformersTeacher(Teacher):
             *hop_and_field(config.conv_kernel, config.conv_stride),
             pre_norm=bool(getattr(config, "do_stable_layer_norm", False)),
         )
+        self.mask_vector = vector if vector is not None else _vector_of(model)
+        self.masks = self.mask_vector is not None
         self._attention = config._attn_implementation
         self._padding = Padding(config.conv_kernel[0], config.conv_stride[0])
         self._padding.watch(model.encoder.pos_conv_embed)
@@ -88,8 +102,10 @@ class TransformersTeacher(Teacher):
         self._use_attention("eager" if want.attentions else self._attention)
         padded = min(sizes) < speech.shape[1]
         with (
+            self._masking(want.mask),
             self._padding.of(lengths if padded else None),
             loading.autocast(self.dtype, speech.device),
+            caught(want.inner, self._module_of) as inner,
         ):
             outputs = self.model(
                 speech,
@@ -102,9 +118,50 @@ class TransformersTeacher(Teacher):
             tuple(state.float() for state in states),
             self.shape.frames(lengths),
             tuple(maps.float() for maps in outputs.attentions) if want.attentions else None,
+            inner={name: state.float() for name, state in inner.items()},
         )
+
+    def _module_of(self, kind: str, layer: int) -> torch.nn.Module:
+        """What gives an inner state."""
+        if kind == PROJECTION:
+            return self.model.feature_projection
+        return self.model.encoder.layers[layer - 1].feed_forward
+
+    def extract_all(
+        self, speech: torch.Tensor, lengths: torch.Tensor, sizes: list[int], wants: Sequence[Want]
+    ) -> list[LayerOutputs]:
+        """See :meth:`Encoder.extract_all`."""
+        if len(wants) == 1:
+            return super().extract_all(speech, lengths, sizes, wants)
+        with run_once(self.model, "feature_extractor"):
+            return super().extract_all(speech, lengths, sizes, wants)
+
+    @contextmanager
+    def _masking(self, mask: torch.Tensor | None) -> Iterator[None]:
+        """Put the vector where the mask is, in what the projection hands to the encoder."""
+        if mask is None or self.mask_vector is None:
+            yield
+            return
+        vector = self.mask_vector
+
+        def replace(_module: torch.nn.Module, _args: Any, out: Any) -> Any:
+            states = out[0] if isinstance(out, tuple) else out  # wav2vec 2.0 adds its features
+            put = torch.where(mask[..., None], vector.to(states), states)
+            return (put, *out[1:]) if isinstance(out, tuple) else put
+
+        handle = self.model.feature_projection.register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _use_attention(self, implementation: str) -> None:
         """Switch the kernel: the fast ones do not return attention maps."""
         if self.model.config._attn_implementation != implementation:
             self.model.set_attn_implementation(implementation)
+
+
+def _vector_of(model: Any) -> torch.Tensor | None:
+    """The model's vector for masked frames; None where its checkpoint has none."""
+    vector: torch.Tensor | None = getattr(model, "masked_spec_embed", None)
+    return None if vector is None else vector.detach()

@@ -10,6 +10,7 @@ import transformers
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from espnet_star.encoders.base import Shape, Want
+from espnet_star.encoders.inner import FEED_FORWARD, caught
 from espnet_star.errors import StarError
 from espnet_star.outputs import HOP, SAMPLE_RATE, LayerOutputs, valid_mask
 from espnet_star.teachers import loading
@@ -45,6 +46,7 @@ class WhisperTeacher(Teacher):
     """
 
     model_types = ("whisper",)
+    inner = (FEED_FORWARD,)
 
     def __init__(self, name: str, dtype: str = "float32") -> None:
         super().__init__()
@@ -100,7 +102,10 @@ class WhisperTeacher(Teacher):
                 f"({self.max_samples} samples), got {longest / SAMPLE_RATE:.2f} s; split or drop "
                 "longer utterances"
             )
-        with loading.autocast(self.dtype, speech.device):
+        with (
+            loading.autocast(self.dtype, speech.device),
+            caught(want.inner, lambda _, layer: self.encoder.layers[layer - 1].fc2) as inner,
+        ):
             mel, mel_lengths = log_mel(speech[:, :longest], lengths, self.mel_filters, self.window)
             states, maps = self.encode_mel(mel, mel_lengths, want.attentions)
         frames = self.shape.frames(lengths)
@@ -109,6 +114,7 @@ class WhisperTeacher(Teacher):
             tuple(_resize(state.float(), size) for state in states),
             frames,
             tuple(_resize_maps(m.float(), frames, size) for m in maps) if want.attentions else None,
+            inner={name: _resize(state.float(), size) for name, state in inner.items()},
         )
 
     def encode_mel(

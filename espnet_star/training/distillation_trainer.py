@@ -47,7 +47,7 @@ class DistillationTrainer(StarTrainer):
         if plan is None:
             logging.info("The data is streamed: effective batch and updates are not known ahead")
         else:
-            schedules = map(schedule_of, kwargs["schedulers"])
+            schedules = map(schedule_of, [*kwargs["schedulers"], *kwargs["optimizers"]])
             log_plan(plan, options.expected_batch, options.expected_updates, schedules)
         super().run(*args, **kwargs)
         if is_first(kwargs["distributed_option"]):

@@ -13,8 +13,8 @@ from espnet_star.errors import StarError
 # the run is refused.
 TOLERANCE = 0.1
 LIMIT = 0.25
-# What the schedulers of ESPnet call their lengths, in updates.
-SCHEDULE = ("first_cycle_steps", "warmup_steps")
+# What the schedulers of ESPnet, and optimizers with a schedule, call their lengths, in updates.
+SCHEDULE = ("first_cycle_steps", "warmup_steps", "total_steps")
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +137,8 @@ def check_schedule(plan: UpdatePlan, schedule: Mapping[str, float]) -> list[str]
 
     Args:
         plan: What the configuration leads to.
-        schedule: ``first_cycle_steps`` and ``warmup_steps`` where the schedule has them,
-            in updates.
+        schedule: ``first_cycle_steps``, ``warmup_steps`` and ``total_steps`` where the schedule
+            has them, in updates.
 
     Returns:
         What deserves a word.
@@ -160,11 +160,17 @@ def check_schedule(plan: UpdatePlan, schedule: Mapping[str, float]) -> list[str]
             f"the learning rate warms up for {warmup:.0f} updates, but only {plan.updates} are "
             "made; lower scheduler_conf warmup_steps"
         )
+    total = schedule.get("total_steps")
+    if total is not None and not (1 - TOLERANCE) * total <= plan.updates <= total:
+        notes.append(
+            f"the learning rate ends after {total:.0f} updates, but {plan.updates} are made; set "
+            f"total_steps to {plan.updates}"
+        )
     return notes
 
 
 def schedule_of(scheduler: Any) -> dict[str, float]:
-    """Lengths of a scheduler, for :func:`check_schedule`; those that it has."""
+    """Lengths of a scheduler or optimizer, for :func:`check_schedule`; those that it has."""
     found = {name: getattr(scheduler, name, None) for name in SCHEDULE}
     return {name: value for name, value in found.items() if value is not None}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from espnet_star.encoders.base import Shape
@@ -48,7 +49,7 @@ class View(torch.nn.Module, ABC):
     """
 
     passes: ClassVar[Mapping[str, str]] = {"teacher": "teacher", "student": "student"}
-    masked: ClassVar[tuple[str, ...]] = ()
+    masked: tuple[str, ...] = ()
     data: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, student: Shape, teacher: Shape):
@@ -66,6 +67,21 @@ class View(torch.nn.Module, ABC):
             speech_lengths: Samples of each, ``(B,)``.
             **batch: Whatever else the loader has brought, ``NAME`` and ``NAME_lengths``.
         """
+
+    def chance(self, lengths: torch.Tensor) -> np.random.Generator:
+        """Random numbers for a batch, for draws that torch has no function for.
+
+        In training they follow from torch's global generator, and differ from rank to rank; in
+        validation from the batch itself, so that every epoch is held against the same.
+
+        Args:
+            lengths: Samples of each utterance, ``(B,)``.
+        """
+        if not self.training:
+            return np.random.default_rng(lengths.tolist())
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if distributed else 0
+        return np.random.default_rng([int(torch.randint(2**62, ())), rank])
 
     @classmethod
     def collate_fn(cls, train: bool) -> Callable[..., Any]:

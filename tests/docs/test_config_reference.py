@@ -42,7 +42,8 @@ def registered():
     """Every class of ours that a configuration can name, and the prefix of its keys."""
     yield from ((name, cls) for name, cls in TEACHERS.items())
     yield from ((name, cls) for name, cls in LOSSES.items())
-    yield from (("encoder_conf", cls) for cls in encoder_choices.classes.values())
+    for name, cls in encoder_choices.classes.items():
+        yield ("encoder_conf" if name == "star" else name), cls
     for task in FRONTEND_TASKS:
         register_in(task)
         module = importlib.import_module(f"espnet2.tasks.{task}")

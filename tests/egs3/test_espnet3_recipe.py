@@ -194,6 +194,11 @@ def test_a_directory_that_is_not_prepared_is_refused(system, tmp_path, make_spee
     soundfile.write(tmp_path / "a.wav", make_speech(1, 8000), 16000)
     data = Dataset(tmp_path)
     assert list(data.keys()) == ["a"] and data["a"]["speech"].shape == (8000,)
+    (tmp_path / "units").write_text("a 3 3 1\n")
+    assert Dataset(tmp_path, tmp_path / "units")["a"]["labels"].tolist() == [3, 3, 1]
+    (tmp_path / "units").write_text("b 3\n")
+    with pytest.raises(StarError, match="units has no labels for a of"):
+        Dataset(tmp_path, tmp_path / "units")
     with pytest.raises(KeyError):
         data[0]  # so that ESPnet3 asks by name
     with pytest.raises(StarError, match=r"train.wav\.scp"):

@@ -123,6 +123,25 @@ def test_only_the_states_that_are_wanted_are_kept(cache, encoder, batch):
     assert cache.encode(*batch).num_layers == 2
 
 
+def test_inner_states_are_kept_and_not_mistaken(cache, encoder, batch):
+    """Fails if a cached state comes back under another's name."""
+    names = frozenset({"projection", "feed_forward.2", "feed_forward.1"})
+    found = cache.encode(*batch, Want(inner=names))
+    wants = (Want(frozenset({0}), inner=names - {"projection"}), Want(inner=names), Want())
+    runs = [cache.encode(*batch, want) for want in wants]
+    full = encoder.encode(*batch, Want(inner=names))
+    for outputs in (found, *runs):
+        for layer in (0, *outputs.inner):
+            torch.testing.assert_close(
+                outputs.state(layer)[outputs.mask()],
+                full.state(layer)[full.mask()],
+                rtol=1e-3,
+                atol=1e-4,
+            )
+    assert [len(outputs.inner) for outputs in runs] == [2, 3, 0]
+    assert len(encoder.lengths) == 4  # Want(inner=names) was kept; full was computed
+
+
 def test_fingerprint_names_the_exact_weights(tiny_student):
     """Fails if a cache could serve the states of another teacher."""
     first = weights_fingerprint(tiny_student)

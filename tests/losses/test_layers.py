@@ -1,11 +1,20 @@
 """Which layer follows which, and which frame."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from espnet_star.encoders import Shape
+from espnet_star.encoders import Shape, Want
 from espnet_star.errors import StarError
-from espnet_star.losses.layers import frames_together, pairs, rising, spread
+from espnet_star.losses.layers import (
+    every_layer,
+    frames_together,
+    number_of,
+    pairs,
+    rising,
+    spread,
+)
 from espnet_star.outputs import LayerOutputs
 
 
@@ -51,6 +60,32 @@ def test_pairs_and_means_of_groups():
     assert [float(state[0, 0, 0]) for state in found.of_teacher(outputs)] == [3.0, 1.5]
 
 
+def test_inner_states_are_named_in_yaml():
+    """Fails if a name means another state, or is not asked for."""
+    layers = [["projection", [0, "projection"]], [-1, {"feed_forward": [1, -1]}]]
+    found = pairs(*depths(6, 3), layers)
+    assert list(found) == [
+        (("projection",), (0, "projection")),
+        ((6,), ("feed_forward.1", "feed_forward.3")),
+    ]
+    student, teacher = found.wants()
+    assert (student.states, student.inner) == ({6}, {"projection"})
+    assert (teacher.states, teacher.inner) == (
+        {0},
+        {"projection", "feed_forward.1", "feed_forward.3"},
+    )
+    assert [number_of(layer) for layer in (2, "projection", "feed_forward.3")] == [2, 0, 3]
+    both = Want(frozenset({1}), inner=frozenset({"projection"})) | teacher
+    assert both.states == {0, 1} and both.inner == teacher.inner
+    inner = {name: torch.full((1, 2, 3), value) for name, value in (("projection", 4.0),)}
+    outputs = LayerOutputs((torch.zeros(1, 2, 3),), torch.tensor([2]), layers=(0,), inner=inner)
+    assert float(replace(found, teacher=(found.teacher[0],)).of_teacher(outputs)[0].mean()) == 2.0
+
+
+def test_every_layer_follows_one():
+    assert list(every_layer(*depths(3, 6))) == [((1,), (2,)), ((2,), (4,)), ((3,), (6,))]
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -59,6 +94,9 @@ def test_pairs_and_means_of_groups():
         ([[7, 1]], "the student has states 0 to 6 .* got 7"),
         ([[1, [2, 4]]], "the teacher has states 0 to 3 .* got 4"),
         ([["last", 1]], "got 'last'"),
+        ([[1, {"feed_forward": 4}]], r"the teacher has .* {feed_forward: 1 to 3}, got {'feed_f"),
+        ([[{"feed_forward": [1, 0]}, 1]], r"the student has .* got {'feed_forward': \[1, 0\]}"),
+        ("all", "must be a list of pairs"),
     ],
 )
 def test_impossible_pairs_are_refused(layers, message):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -208,6 +209,23 @@ def test_layer_map_picks_and_spans_teacher_layers(form):
         )[0]
         direct = compare(TemporalGramLoss, outputs(student, [4]), outputs(teacher[picked], [4]))[0]
         assert float(mapped) == float(direct)
+
+
+def test_groups_and_inner_states_are_related_like_layers(form):
+    """Fails if a group is not its mean, or the first pair is not the one below the second."""
+    student, teacher = random_states(2, [4, 2], 3, 0), random_states(4, [4, 2], 3, 1)
+    layers = [[0, "projection"], [1, [1, 2]], [2, [3, 4]]]
+    shape = Shape(4, 3)
+    given = outputs(teacher, [4, 2])
+    given = replace(given, inner={"projection": given.hidden_states[0]})
+    found = TemporalGramLoss(Shape(2, 3), shape, layers=layers)(outputs(student, [4, 2]), given)
+    means = torch.stack([teacher[0], teacher[1:3].mean(0), teacher[3:].mean(0)])
+    direct = compare(TemporalGramLoss, outputs(student, [4, 2]), outputs(means, [4, 2]))
+    torch.testing.assert_close(found[0], direct[0])
+    with pytest.raises(StarError, match="layers has one"):
+        TemporalGramLoss(shape, shape, layers=[[1, 1]])
+    with pytest.raises(StarError, match="layer_map or layers, got both"):
+        TemporalGramLoss(shape, shape, layers=layers, layer_map=[1, 2, 3, 4])
 
 
 def test_errors_name_what_was_found():

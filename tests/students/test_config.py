@@ -55,7 +55,8 @@ SHORT = {"conv_dim": [8] * 7, "conv_kernel": [10, 3, 3, 3, 3, 2, 2]}
         ({"hidden_act": "relu"}, "hidden_act must be one of ('gelu',), got 'relu'"),
         ({"feat_extract_activation": "relu"}, "feat_extract_activation must be one of"),
         ({"feat_extract_norm": "batch"}, "feat_extract_norm must be one of ('group', 'layer')"),
-        ({"feat_proj_layer_norm": False}, "feat_proj_layer_norm must be one of (True,)"),
+        ({"feat_proj_layer_norm": "no"}, "feat_proj_layer_norm must be one of (True, False)"),
+        ({"feature_grad_mult": 2}, "feature_grad_mult must lie in 0..1, got 2"),
         ({"layerdrop": 0.1}, "layerdrop must be one of (0.0,), got 0.1"),
         ({"conv_dim": [8] * 8}, "one entry a convolution, got 8, 9 and 9"),
         (

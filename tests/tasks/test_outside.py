@@ -72,6 +72,39 @@ def test_it_is_drawn(whole, data_directory, tmp_path, monkeypatch):
     assert "outside:Hidden" in page and "2 layers of width 8" in page
 
 
+def test_labels_are_learned_without_a_teacher(data_directory, tmp_path, capsys, monkeypatch):
+    """Fails if a training that reads labels only had to load a teacher, or lost them on the way."""
+    labels = tmp_path / "units"
+    counts = [
+        line.split() for line in (data_directory / "utt2num_samples").read_text().splitlines()
+    ]
+    rows = [f"{key} {' '.join(['3'] * ((int(n) - 400) // 320 + 1))}" for key, n in counts]
+    labels.write_text("\n".join(rows) + "\n")
+    options = ["--encoder", "outside:HalfRate", "--view", "labelled", "--view_conf", "mask_prob=0"]
+    for part in ("train", "valid"):
+        options += [f"--{part}_data_path_and_name_and_type", f"{labels},labels,text_int"]
+    losses = ["--losses", "[{name: 'outside:Units'}]"]
+    exp = tmp_path / "exp"
+    distill(distillation("none", data_directory, exp, {"width": 8}, *options, *losses))
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    assert (config["teacher"], config["view"]) == ("none", "labelled")
+    assert espnet_star.load(exp)(torch.randn(16000)).last.shape == (1, 24, 8)
+    for refused, message in (
+        (distillation("none", data_directory, exp, {"width": 8}, *options), "teacher is none, but"),
+        (
+            distillation("none", data_directory, exp, {}, *options[:6], *losses),
+            "reads labels, which",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            star_train.main([*refused, "--dry_run", "true"])
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    page = ["--expdir", str(exp), "--output_dir", str(tmp_path / "page"), "--utterances", "1"]
+    monkeypatch.setattr("espnet_star.evaluate.report.tables.LIBRISPEECH_LENGTHS", (16000,))
+    star_report.main([*page, "--data_dir", str(data_directory), "--undistilled", "false"])
+    assert "Units" in (tmp_path / "page" / "index.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -123,6 +123,7 @@ OPTIONS = {
     "--optim_conf lr=fast": "optim_conf (adamw): lr must be a number, got 'fast'",
     "--scheduler warmuplr --scheduler_conf warmup=3": "Did you mean 'warmup_steps'?",
     "--scheduler steplr": "scheduler_conf (steplr): step_size is not given",
+    "--optim s3prl_adamw": "optim_conf (s3prl_adamw): total_steps is not given",
     "--ngpu 1": "--ngpu 1: torch finds no GPU here; give --ngpu 0",
     "--output_dir {file}": "{file} is a file, expected a folder",
     "--output_dir {file}/exp": "{file} is a file, expected a folder",

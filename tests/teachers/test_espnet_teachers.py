@@ -413,3 +413,32 @@ def test_fairseqs_model_inside_espnets(copy):
     refuses(folder, "does not read waveforms")
     edit_config(folder, input_size=1, encoder="other")
     refuses(folder, "encoder 'other'", "torchaudio_hubert or hubert_pretrain")
+
+
+def test_masked_frames_are_those_of_espnet(experiment, monkeypatch):
+    """Fails if the experiment's vector was lost, or put behind the positions."""
+    folder, speech = experiment("ssl", "transformer"), 0.1 * torch.randn(1, 9000)
+    mask = torch.zeros(1, 27, dtype=torch.bool)
+    mask[0, 4:12] = True
+    monkeypatch.setattr("espnet2.ssl.utils.mask._compute_mask_indices", lambda *_, **__: mask)
+    name, module = task_class("ssl")
+    file = folder / "valid.loss.ave.pth"
+    model, _ = getattr(module, name).build_model_from_file(folder / "config.yaml", file)
+    with torch.no_grad():
+        theirs = model.eval().encode(speech.clone(), torch.tensor([9000]))["encoder_output"]
+    teacher = build_teacher(folder)
+    wants = [Want(mask=mask), Want()]
+    masked, plain = teacher.encode_all(speech, torch.tensor([9000]), wants)
+    for a, b in zip(masked.hidden_states[1:], theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(masked.state(3), plain.state(3))
+    # ESPnet itself fails where the features are not as wide as the vector.
+    assert not build_teacher(experiment("ssl", "e_branchformer-relative")).masks
+
+
+def test_torchaudios_vector_is_found(experiment):
+    folder = experiment("hubert", "torchaudio")
+    weights = torch.load(folder / "valid.loss.ave.pth")
+    (vector,) = (value for key, value in weights.items() if key.endswith("mask_embedding"))
+    teacher = build_teacher(folder)
+    assert teacher.masks and torch.equal(teacher.mask_vector, vector)

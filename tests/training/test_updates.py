@@ -49,3 +49,6 @@ def test_updates_and_schedules_that_do_not_fit_are_told():
     assert "starts over after 1000 of 1000" in check_schedule(plan, {"first_cycle_steps": 1000})[0]
     assert "of which only 1000" in check_schedule(plan, {"first_cycle_steps": 5000})[0]
     assert "warms up for 2000" in check_schedule(plan, {"warmup_steps": 2000})[0]
+    for total in (999, 5000):
+        assert f"ends after {total} updates" in check_schedule(plan, {"total_steps": total})[0]
+    assert check_schedule(plan, {"total_steps": 1001}) == []

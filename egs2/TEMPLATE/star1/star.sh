@@ -250,7 +250,7 @@ fi
 if in_range 6; then
     log "Stage 6: averaged student to Hugging Face format, and one with random weights"
     for name in ${distilled}; do
-        star star_export transformers --expdir "${expdir}/${name}" --output_dir "${expdir}/${name}/student" --force true
+        star star_export transformers --expdir "${expdir}/${name}" --output_dir "${expdir}/${name}/student" --own true --force true
     done
     for name in ${distilled:-$([[ ${systems} != *undistilled* ]] || echo "${students}")}; do
         star star_export transformers --upstream "${student:-${expdir}/${name}/student}" --output_dir "${expdir}/${name}/undistilled" \

@@ -10,7 +10,7 @@ from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.files.writable import check_writable
 from espnet_star.formats.onnx.export import FILES, LAYERS, export_onnx
-from espnet_star.students import StarEncoder
+from espnet_star.students.directory import load_student
 from espnet_star.students.experiment import is_experiment, load_experiment
 from espnet_star.students.hugging_face import need_hubert
 
@@ -52,7 +52,7 @@ def export(args: argparse.Namespace) -> None:
     """Load, write, compare."""
     check_writable(args.output_dir, "--output_dir")
     if args.model_file is None:
-        student = StarEncoder.from_pretrained(args.upstream)
+        student = load_student(args.upstream)
     elif is_experiment(args.upstream):
         student = load_experiment(args.upstream, args.model_file)
     else:

@@ -1,6 +1,7 @@
 """Export a distilled student as a Hugging Face directory with a model card, and prove it.
 
-The directory appears once plain transformers has given the student's own features from it.
+The directory appears once plain transformers has given the student's own features from it. A
+student that no HubertModel can hold is refused, or written for espnet_star alone (--own true).
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from espnet_star.errors import StarError
 from espnet_star.formats.export import export_baseline, export_student
 from espnet_star.formats.model_card import CARD, Card, check_license
 
-PROVEN = "the same in transformers.HubertModel (to {:.0e})"
+
+def proven(gap: float | None) -> str:
+    """How the directory was proved."""
+    if gap is None:
+        return "read back the same by espnet_star; no HubertModel of transformers can hold it"
+    return f"the same in transformers.HubertModel (to {gap:.0e})"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,6 +43,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Seed of --random_init")
     parser.add_argument(
         "--force", type=str2bool, default=False, help="Replace a student already there"
+    )
+    parser.add_argument(
+        "--own",
+        type=str2bool,
+        default=False,
+        help="Where no HubertModel of transformers can hold the student, write a directory that "
+        "espnet_star.load and --frontend star read",
     )
     card = parser.add_argument_group("model card")
     card.add_argument("--hf_repo", metavar="NAME", help="Hub name it will have, user/model")
@@ -69,7 +82,7 @@ def export(args: argparse.Namespace) -> None:
     seed = args.seed if args.random_init else None
     if args.upstream is not None:
         gap = export_baseline(args.upstream, args.output_dir, seed, args.force)
-        print(f"{args.output_dir}: {args.upstream} with random weights, {PROVEN.format(gap)}")
+        print(f"{args.output_dir}: {args.upstream} with random weights, {proven(gap)}")
         return
     card = Card(
         name=args.hf_repo or Path(args.output_dir).resolve().name,
@@ -85,10 +98,11 @@ def export(args: argparse.Namespace) -> None:
         base_model=args.base_model,
         cost=lambda student: student_cost(student, args.speed),
         force=args.force,
+        own=args.own,
     )
     kind = "" if seed is None else " with random weights"
     size = f"{done.params / 1e6:.2f} M parameters"
-    print(f"{args.output_dir}: student of {size}{kind}, {PROVEN.format(done.gap)}")
+    print(f"{args.output_dir}: student of {size}{kind}, {proven(done.gap)}")
     if not done.card:
         readme = Path(args.output_dir) / CARD
         print(f"  {readme} is not star_export's and was left as it is: no model card")

@@ -8,10 +8,10 @@ from espnet_star.evaluate.cost.profile import LIBRISPEECH_LENGTHS, profile
 from espnet_star.evaluate.cost.speed import measure_speed, rtf_key
 from espnet_star.evaluate.cost.subjects import Subject, student_subject
 from espnet_star.evaluate.machine import machine_facts
-from espnet_star.students import StarEncoder
+from espnet_star.students import Student
 
 
-def student_cost(student: StarEncoder, timed: bool = True) -> dict[str, Any]:
+def student_cost(student: Student, timed: bool = True) -> dict[str, Any]:
     """Multiply-accumulates and speed, as ``star_profile`` counts and times them.
 
     Args:

@@ -17,7 +17,8 @@ from espnet_star.encoders import Encoder
 from espnet_star.encoders.attention import own_attention
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.outputs import HOP
-from espnet_star.students import PRESETS, STUDENTS, StarEncoder, Student
+from espnet_star.students import STUDENTS, Student
+from espnet_star.students.directory import build_own, is_own, load_student
 from espnet_star.students.experiment import is_distillation, load_experiment
 from espnet_star.students.hugging_face import find_file, load_config, read_json
 from espnet_star.students.star_encoder import encoder_from_config
@@ -37,13 +38,13 @@ _BASE: dict[str, Any] = {
     "num_conv_pos_embedding_groups": 16,
 }
 # Published encoders without their weights: model type and configuration in transformers'
-# naming. DistilHuBERT (arXiv 2110.01900) is HuBERT Base cut after its second layer.
+# naming.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "hubert_base": ("hubert", _BASE),
     "wav2vec2_base": ("wav2vec2", _BASE),
     "wavlm_base": ("wavlm", _BASE),
-    "distilhubert": ("hubert", _BASE | {"num_hidden_layers": 2}),
 }
+PRESETS = {name: cls for cls in STUDENTS.values() for name in cls.presets}
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,8 @@ def find_subject(name: str) -> Subject:
     Raises:
         StarError: If it is none of these, or a model that cannot be measured.
     """
-    for architecture in STUDENTS.values():
-        if name in architecture.presets:
-            return Subject(name, name, partial(_untrained, architecture, name))
+    if name in PRESETS:
+        return Subject(name, name, partial(_untrained, PRESETS[name], name))
     if name in SHAPES:
         model_type, values = SHAPES[name]
         return Subject(name, name, lambda: _from_config(model_type, values))
@@ -136,7 +136,7 @@ def find_subject(name: str) -> Subject:
 
 
 def _untrained(architecture: type[Student], preset: str) -> Student:
-    return architecture(**architecture.presets[preset]).eval()
+    return architecture(preset=preset).eval()
 
 
 def _of_student(name: str) -> Subject:
@@ -144,14 +144,20 @@ def _of_student(name: str) -> Subject:
     if is_distillation(name):
         found = student_subject(name, load_experiment(name))
         return replace(found, load=lambda: load_experiment(name))
-    config = load_config(name)
-    return Subject(
-        name,
-        name,
-        lambda: encoder_from_config(config).eval(),
-        lambda: StarEncoder.from_pretrained(name),
-        _weight_bytes(Path(name)),
-    )
+    path = find_file(name, "config.json")
+    values = read_json(path)
+    if is_own(values):
+        build_own(values, path)
+
+        def build() -> Student:
+            return build_own(values, path).eval()
+    else:
+        config = load_config(name)
+
+        def build() -> Student:
+            return encoder_from_config(config).eval()
+
+    return Subject(name, name, build, lambda: load_student(name), _weight_bytes(Path(name)))
 
 
 def _of_teacher(name: str, kind: str) -> Subject:

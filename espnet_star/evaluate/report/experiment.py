@@ -16,7 +16,7 @@ from espnet_star.evaluate.report.curves import Curves, Series, logged_facts, rea
 from espnet_star.evaluate.report.speech import Comparison
 from espnet_star.files.yaml_files import parse_yaml
 from espnet_star.losses import build_losses
-from espnet_star.losses.layers import spread
+from espnet_star.losses.layers import number_of, spread
 from espnet_star.students import Student
 from espnet_star.students.experiment import load_experiment
 
@@ -92,7 +92,7 @@ class Experiment:
         for entry in build_losses(self.config["losses"], self.student.shape, teacher):
             if entry.loss.pairs is not None:
                 for student_layers, teacher_layers in entry.loss.pairs:
-                    follows[student_layers[-1]] = teacher_layers[-1]
+                    follows[number_of(student_layers[-1])] = number_of(teacher_layers[-1])
                 return follows, entry.loss.normalized
         return follows, normalized
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_star.data.errors import DataError, some
+from espnet_star.encoders import NoTeacher
 from espnet_star.errors import StarError
 from espnet_star.evaluate.report.experiment import Experiment
 from espnet_star.evaluate.report.speech import Comparison, choose_layers, compare, read_utterances
@@ -96,6 +97,9 @@ def _find_speech(experiment: Experiment, given: Path | None) -> Path | None:
 
 
 def _find_teacher(experiment: Experiment, given: str | None) -> Teacher | None:
+    if given is None and experiment.teacher == NoTeacher.name:
+        experiment.notes.append("The training had no teacher, so that none is compared with it.")
+        return None
     conf = dict(experiment.config.get("teacher_conf") or {})
     if given is not None:  # the same model, maybe kept in another way
         conf = {key: value for key, value in conf.items() if key not in ("kind", "model_file")}

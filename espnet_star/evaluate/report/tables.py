@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from espnet_star.encoders import NoTeacher
 from espnet_star.errors import StarError
 from espnet_star.evaluate import table
 from espnet_star.evaluate.cost.profile import COUNTED, LIBRISPEECH_LENGTHS, profile, seconds
@@ -120,7 +121,7 @@ def costs(experiments: Sequence[Experiment]) -> Table:
     for found in experiments:
         student = student_subject(found.label, found.student)
         rows[found.label] = profile(student, LIBRISPEECH_LENGTHS)
-        if found.teacher not in rows:
+        if found.teacher not in {*rows, NoTeacher.name}:
             rows[found.teacher] = _teacher_cost(found)
     shown = [column for column in COUNTS if any(column.fills(row) for row in rows.values())]
     texts = [[name, *(column.cell(row) for column in shown)] for name, row in rows.items()]

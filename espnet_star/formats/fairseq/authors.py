@@ -1,9 +1,7 @@
-"""Students that the STaR paper's authors released: a Lightning checkpoint and a YAML.
+"""Students that others released: a Lightning checkpoint and a YAML, or one file of s3prl.
 
-The ``distiller`` block of the YAML is the architecture in fairseq's naming; tensors of
-the checkpoint whose names start with ``student_model.`` are the student. Keys, defaults
-and tensor names follow the authors' reader (github.com/sungnyun/ARMHuBERT,
-``models/starhubert``), which builds a HuBERT-shaped student whatever the teacher was.
+The ``distiller`` block is the architecture in fairseq's naming; tensors of a Lightning checkpoint
+whose names start with ``student_model.`` are the student. :mod:`.released` says of whom.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +18,13 @@ import torch
 from transformers import HubertConfig
 
 from espnet_star.data.errors import some
-from espnet_star.errors import StarError, unknown_name
+from espnet_star.errors import StarError
 from espnet_star.files.yaml_files import read_yaml
-from espnet_star.formats.fairseq.layout import (
-    FIXED,
-    FLAGS,
-    RATES,
-    SIZES,
-    architecture,
-    fairseq_name,
-)
-from espnet_star.students.config import student_config
-from espnet_star.students.star_encoder import StarEncoder, encoder_from_config
+from espnet_star.formats.fairseq.file import load_plain
+from espnet_star.formats.fairseq.released import Plan, plan
+from espnet_star.students.star_encoder import StarEncoder
 
 PREFIX = "student_model."
-# The authors' reader drops this head too: no feature passes through it.
-_HEAD = "final_proj."
-
-# They change training, initialization or padding that attention does not see: no feature.
-_NO_EFFECT = {
-    "encoder_layerdrop", "feature_grad_mult", "final_dim", "max_positions",
-    "checkpoint_activations", "required_seq_len_multiple", "init_conv_layers",
-    "init_encoder_layers", "layer_grad_scale", "num_buckets", "max_distance",
-    "_name", "_cnn_weight", "_teacher_task_agnostic",
-}  # fmt: skip
-_KNOWN = {*SIZES, *RATES, *FLAGS, *FIXED, *_NO_EFFECT, "extractor_mode", "conv_feature_layers"}
 
 
 @dataclass(frozen=True)
@@ -59,27 +40,38 @@ class Imported:
     left_out: dict[str, int]
 
 
-def import_student(checkpoint: str | Path, architecture: str | Path) -> Imported:
-    """Read a student that the authors released.
+def import_student(
+    checkpoint: str | Path, architecture: str | Path | None = None, heads: str = "none"
+) -> Imported:
+    """Read a student that its authors released.
 
     Args:
-        checkpoint: Lightning's ``.ckpt``, read as tensors and plain values only.
-        architecture: The YAML that belongs to it.
+        checkpoint: Lightning's ``.ckpt`` or s3prl's, read as tensors and plain values only.
+        architecture: The YAML that belongs to Lightning's; None for s3prl's, which holds it.
+        heads: Which prediction heads to keep, see :func:`~.released.plan`.
 
     Raises:
-        StarError: If a file is unreadable, the architecture is one that ``HubertModel``
-            cannot be (naming the key), or tensors are missing, unknown, misshapen or
-            not finite (naming them as the checkpoint does).
+        StarError: If a file is unreadable, the architecture is none of ours (naming the key),
+            or tensors are missing, unknown, misshapen or not finite (naming them as the
+            checkpoint does).
     """
-    config = read_architecture(architecture)
-    tensors, left_out = _read_tensors(Path(checkpoint))
+    path = Path(checkpoint)
+    if architecture is None:
+        block, found = _read_s3prl(path)
+        prefix, source = "", f"{path}"
+    else:
+        block, found = _read_distiller(Path(architecture)), None
+        prefix, source = PREFIX, f"{path} and {architecture}"
+    released = _plan(block, heads, path if architecture is None else architecture)
+    state = _read_state_dict(path) if found is None else found
+    tensors, left_out = _sort(state, released, prefix, path)
     with torch.device("meta"):
-        expected = encoder_from_config(config).state_dict()
-    names = {fairseq_name(name, config.feat_extract_norm): name for name in expected}
-    _check_names(tensors, set(names), f"{checkpoint} and {architecture}")
+        expected = released.cls(**released.options).state_dict()
+    names = {released.name(name): name for name in expected}
+    _check_names(tensors, set(names), source, prefix)
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, expected[names[name]].shape, f"{checkpoint}")
-    student = encoder_from_config(config)
+        _check_tensor(prefix + name, tensor, expected[names[name]].shape, f"{path}")
+    student = released.cls(**released.options)
     student.load_state_dict({names[name]: tensor for name, tensor in tensors.items()})
     return Imported(student.eval(), left_out)
 
@@ -91,12 +83,20 @@ def read_architecture(path: str | Path) -> HubertConfig:
         StarError: Naming the key that stands in the way, what was found there and what
             is supported.
     """
-    found = _read_distiller(Path(path))
+    released = _plan(_read_distiller(Path(path)), "none", path)
+    with torch.device("meta"):
+        return released.cls(**released.options).config
+
+
+def _plan(block: Mapping[str, Any], heads: str, path: str | Path) -> Plan:
+    """Plan of a block, proved to make a student."""
     try:
-        options = _options(found)
-        return student_config("starhubert", **options)
+        released = plan(block, heads)
+        with torch.device("meta"):
+            released.cls(**released.options)
     except StarError as error:
         raise StarError(f"{path}: distiller: {error}") from error
+    return released
 
 
 def _read_distiller(path: Path) -> dict[str, Any]:
@@ -109,29 +109,40 @@ def _read_distiller(path: Path) -> dict[str, Any]:
     return block
 
 
-def _options(found: dict[str, Any]) -> dict[str, Any]:
-    """Options of :func:`student_config` for a ``distiller`` block."""
-    for key in found:
-        if key not in _KNOWN:
-            raise unknown_name("key", str(key), _KNOWN)
-    return architecture(found)
+def _read_s3prl(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Architecture and tensors of a checkpoint of s3prl's Distiller."""
+    content = load_plain(path)
+    config = content.get("Config") if isinstance(content, dict) else None
+    block = config.get("distiller") if isinstance(config, dict) else None
+    if not isinstance(block, dict) or not isinstance(content.get("Distiller"), dict):
+        raise StarError(
+            f"{path}: has no 'Distiller' and 'Config', as checkpoints of s3prl's DistilHuBERT "
+            "have; give the YAML of any other (--yaml)"
+        )
+    return block, dict(content["Distiller"])
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+def _sort(
+    state: Mapping[str, Any], released: Plan, prefix: str, path: Path
+) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
     """The student's tensors by the authors' names, and how many others there are."""
-    state = _read_state_dict(path)
+    with torch.device("meta"):
+        expected = {released.name(name) for name in released.cls(**released.options).state_dict()}
     tensors: dict[str, torch.Tensor] = {}
     others: Counter[str] = Counter()
     for key, value in state.items():
         # As torch writes the weight norm's parts since 2.0.
         name = key.replace("parametrizations.weight.original0", "weight_g")
         name = name.replace("parametrizations.weight.original1", "weight_v")
-        if not key.startswith(PREFIX):
+        if not key.startswith(prefix):
             others[key.partition(".")[0]] += 1
-        elif name.startswith(PREFIX + _HEAD):
-            others["final_proj"] += 1
+            continue
+        name, value = released.adapt(name.removeprefix(prefix), value)
+        unused = [label for start, label in released.unused.items() if name.startswith(start)]
+        if unused and name not in expected:
+            others[unused[0]] += 1
         else:
-            tensors[name.removeprefix(PREFIX)] = value
+            tensors[name] = value
     if not tensors:
         raise StarError(
             f"{path}: no name in its state_dict starts with {PREFIX!r}, found "
@@ -164,25 +175,27 @@ def _read_state_dict(path: Path) -> dict[str, Any]:
     return state
 
 
-def _check_names(tensors: dict[str, torch.Tensor], expected: set[str], source: str) -> None:
+def _check_names(
+    tensors: Mapping[str, torch.Tensor], expected: set[str], source: str, prefix: str
+) -> None:
     missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
     if missing or unknown:
         found = [f"missing {some(missing, 20)}"] if missing else []
         found += [f"unknown {some(unknown, 20)}"] if unknown else []
         raise StarError(
-            f"{source} do not describe the same student: {'; '.join(found)} (names after "
-            f"{PREFIX!r})"
+            f"{source} do not describe the same student: {'; '.join(found)}"
+            + (f" (names after {prefix!r})" if prefix else "")
         )
 
 
 def _check_tensor(name: str, tensor: Any, shape: torch.Size, source: str) -> None:
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
         kind = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-        raise StarError(f"{source}: {PREFIX}{name} must hold floating-point numbers, got {kind}")
+        raise StarError(f"{source}: {name} must hold floating-point numbers, got {kind}")
     if tensor.shape != shape:
         raise StarError(
-            f"{source}: {PREFIX}{name} must have shape {tuple(shape)} by the YAML, got "
+            f"{source}: {name} must have shape {tuple(shape)} by the YAML, got "
             f"{tuple(tensor.shape)}"
         )
     if not bool(torch.isfinite(tensor).all()):
-        raise StarError(f"{source}: {PREFIX}{name} holds NaN or infinity; take another checkpoint")
+        raise StarError(f"{source}: {name} holds NaN or infinity; take another checkpoint")

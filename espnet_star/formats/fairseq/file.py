@@ -85,7 +85,7 @@ def read_fairseq(path: str | Path) -> FairseqCheckpoint:
             nothing of an architecture.
     """
     path = Path(path)
-    content = _load(path)
+    content = load_plain(path)
     if not isinstance(content, dict):
         raise StarError(f"{path} holds {type(content).__name__}, not a checkpoint of fairseq")
     if "model_weight" in content:  # s3prl's own copies
@@ -107,7 +107,12 @@ def read_fairseq(path: str | Path) -> FairseqCheckpoint:
     return FairseqCheckpoint(model, task if isinstance(task, dict) else {}, dict(tensors))
 
 
-def _load(path: Path) -> Any:
+def load_plain(path: Path) -> Any:
+    """Content of a checkpoint, any class that such files name replaced by an inert stand-in.
+
+    Raises:
+        StarError: If it is missing, cut short, or names another class.
+    """
     if not path.is_file():
         raise StarError(f"{path}: no such file; check the path")
     try:

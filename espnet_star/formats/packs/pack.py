@@ -19,12 +19,12 @@ from espnet2.bin.pack import main as espnet_pack
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.files.model_file import read_model
 from espnet_star.files.yaml_files import read_yaml
-from espnet_star.formats.model_card import CARD, Card, StudentFacts, model_card
+from espnet_star.formats.export import student_facts
+from espnet_star.formats.model_card import CARD, Card, model_card
 from espnet_star.formats.packs.card import packed_student, task_card
 from espnet_star.formats.training_facts import training_facts
+from espnet_star.students.directory import load_student
 from espnet_star.students.experiment import MODEL_FILES, load_experiment
-from espnet_star.students.hugging_face import need_hubert
-from espnet_star.students.star_encoder import StarEncoder
 
 # ESPnet tells the format by the suffix, as we do.
 SUFFIXES = (".zip", ".tgz", ".tar")
@@ -199,12 +199,12 @@ def check_options(options: Sequence[str | Path]) -> list[Path]:
 def _stage_student(
     root: Path, expdir: Path, model: Path, directory: str | Path | None, card: Card
 ) -> str:
-    """Put the student in Hugging Face format at the top; returns the README."""
-    student = need_hubert(load_experiment(expdir, model), expdir)
+    """Put the student's directory at the top; returns the README."""
+    student = load_experiment(expdir, model)
     if directory is None:
         student.save_pretrained(root)
     else:
-        exported = StarEncoder.from_pretrained(directory).state_dict()
+        exported = load_student(directory).state_dict()
         weights = student.state_dict()
         if exported.keys() != weights.keys() or not all(
             torch.equal(exported[key], value) for key, value in weights.items()
@@ -221,8 +221,7 @@ def _stage_student(
         return packed_student(written.read_text(encoding="utf-8"), card)
     # A pack is unpacked into a folder; a hub's name can be loaded itself.
     name = "student" if Path(card.name).suffix in SUFFIXES else card.name
-    size = sum(parameter.numel() for parameter in student.parameters())
-    facts = StudentFacts(student.config, size, training_facts(expdir))
+    facts = student_facts(student, training_facts(expdir))
     return packed_student(model_card(Card(name, card.license, terms=None), facts), card)
 
 

@@ -11,6 +11,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.files.yaml_files import as_numbers
+from espnet_star.tasks.optimizers import OPTIMIZERS
 
 # Options that must be at least so much, where they are given.
 SMALLEST = {
@@ -129,7 +130,8 @@ def check_optimizers(args: argparse.Namespace, count: int) -> None:
     """
     for number in range(1, count + 1):
         suffix = "" if number == 1 else str(number)
-        for option, classes in (("optim", optim_classes), ("scheduler", scheduler_classes)):
+        known = (("optim", {**optim_classes, **OPTIMIZERS}), ("scheduler", scheduler_classes))
+        for option, classes in known:
             name = getattr(args, option + suffix, None)
             if name is not None and name in classes:
                 conf = f"{option}{suffix}_conf"

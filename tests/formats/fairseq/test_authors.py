@@ -201,7 +201,7 @@ def test_half_precision_and_newer_weight_norm(tmp_path):
         ),
         ({"extractor_mode": "batch"}, "extractor_mode must be one of ['default', 'layer_norm']"),
         ({"extractor_mode": ["default"]}, "extractor_mode must be one of"),
-        ({"reuse_pattern": "[True]"}, "unknown key 'reuse_pattern'"),
+        ({"reuse_pattern": "[True]"}, "reuse_pattern must be a list of 2 True and False"),
         ({"encoder_embed_dims": 16}, "Did you mean 'encoder_embed_dim'?"),
         ({"encoder_layers": "12"}, "encoder_layers must be a whole number from 1 to 200, got '12'"),
         ({"encoder_layers": 10**9}, "encoder_layers must be a whole number from 1 to 200"),
