@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
 
 import gpu_correct
+import gpu_methods
 import gpu_objective
 import gpu_speed
 import gpu_step
@@ -44,6 +45,7 @@ SECTIONS = {
         gpu_objective.VARIANT,
         gpu_objective.NEARNESS,
         gpu_step.WHEREABOUTS,
+        gpu_methods.METHODS,
         gpu_speed.INFERENCE,
         gpu_step.COMPILE,
     )
