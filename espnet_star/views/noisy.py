@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from espnet_star.data.clips import Clips
 from espnet_star.encoders.base import Shape
 from espnet_star.errors import StarError
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.views.acoustics import add_noise, decaying_response, reverberate
 from espnet_star.views.base import Pass, View
+
+if TYPE_CHECKING:
+    from espnet_star.data.clips import Clips
 
 # Each with equal odds.
 CORRUPTIONS = (("noise",), ("room",), ("room", "noise"), ())
@@ -66,8 +68,7 @@ class NoisyView(View):
                 f"snr_low and snr_high must be whole numbers of dB in this order, got {snr_low!r} "
                 f"and {snr_high!r}"
             )
-        self.noises = None if noise_dir is None else Clips(noise_dir)
-        self.rooms = None if rir_dir is None else Clips(rir_dir)
+        self.noises, self.rooms = _clips(noise_dir), _clips(rir_dir)
         self.recorded_prob = recorded_prob
         self.snr = (int(snr_low), int(snr_high))
 
@@ -105,6 +106,15 @@ class NoisyView(View):
             noise = white(int(seconds * SAMPLE_RATE), x.device, chance)
             response = decaying_response(seconds, noise)
         return reverberate(x, response)
+
+
+def _clips(directory: str | Path | None) -> Clips | None:
+    if directory is None:
+        return None
+    # Brings soundfile, which a training step without files has no use for.
+    from espnet_star.data.clips import Clips
+
+    return Clips(directory)
 
 
 def white(samples: int, device: torch.device, chance: np.random.Generator) -> torch.Tensor:
