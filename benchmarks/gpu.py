@@ -22,8 +22,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where nothing is installed
 
 import gpu_correct
+import gpu_methods
+import gpu_objective
 import gpu_speed
 import gpu_step
+import gpu_target
 import torch
 from gpu_card import known_gpu
 from gpu_run import Report, Run
@@ -37,8 +40,12 @@ SECTIONS = {
         gpu_speed.CEILINGS,
         gpu_step.STEP,
         gpu_step.MEMORY,
-        gpu_speed.OBJECTIVE,
+        gpu_target.TARGET,
+        gpu_objective.OBJECTIVE,
+        gpu_objective.VARIANT,
+        gpu_objective.NEARNESS,
         gpu_step.WHEREABOUTS,
+        gpu_methods.METHODS,
         gpu_speed.INFERENCE,
         gpu_step.COMPILE,
     )

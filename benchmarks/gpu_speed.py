@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import gpu_models as models
 import torch
-from gpu_correct import FORMS, forced
-from gpu_run import Row, Run, Section, attempt, free, peak, precision, timed
-from objective import FRAMES, OBJECTIVES, inputs
+from gpu_run import Row, Run, Section, attempt, peak, precision, timed
 
 from espnet_star.outputs import SAMPLE_RATE
 
 MILLI, MIB_IN_GIB = 1e3, 1024
-# Frames of a batch of the objective: 60 s.
-BATCH_FRAMES = 3000
 CLIPS, BATCHES = (1, 5, 15, 30), (1, 32)
 
 
@@ -44,57 +40,6 @@ def ceilings(run: Run) -> Iterator[Row]:
     seconds = statistics.median(timed(run, {"": partial(target.copy_, source)})[""])
     rate = 2 * source.numel() * source.element_size() / seconds / 1e9
     yield {"what": "copy, bytes read and written", "rate": rate, "unit": "GB/s"}
-
-
-def objective_sides(run: Run, student: Any, teacher: Any) -> dict[str, Callable[[], Any]]:
-    """Value and gradient of each side, as functions without arguments."""
-
-    def step(name: str, form: Any, tf32: bool) -> None:
-        for state in student.hidden_states:
-            state.grad = None
-        with precision(tf32):
-            if form is None:
-                OBJECTIVES[name](student, teacher).backward()
-            else:
-                with forced(form):
-                    OBJECTIVES[name](student, teacher).backward()
-
-    sides = {name: partial(step, name, None, False) for name in OBJECTIVES}
-    sides |= {form: partial(step, "ours", FORMS[form], False) for form in FORMS}
-    if run.cuda:
-        sides |= {f"{name}_tf32": partial(step, name, None, True) for name in ("stacked", "ours")}
-    return sides
-
-
-def objective(run: Run) -> Iterator[Row]:
-    """One row a number of frames."""
-    for frames in (50, 90) if run.small else FRAMES:
-        batch = 2 if run.small else max(1, BATCH_FRAMES // frames)
-        states = 3 if run.small else 13
-        sizes = {"batch": batch, "states": states, "widths": models.widths(run)}
-        student, teacher = inputs(frames, device=run.device, **sizes)
-        sides = objective_sides(run, student, teacher)
-        row: Row = {"frames": frames, "batch": batch, "errors": {}}
-        memory = {}
-        for name, side in list(sides.items()):
-            found = attempt(run, partial(peak, run, side))
-            if "outcome" in found:
-                row["errors"][name] = row[f"{name}_ms"] = found["outcome"]
-                del sides[name]
-            elif "added_gib" in found:
-                memory[name] = found["added_gib"] * MIB_IN_GIB
-        row |= {f"{name}_mib": value for name, value in memory.items()}
-        times = timed(run, sides)
-        medians = {name: statistics.median(taken) * MILLI for name, taken in times.items()}
-        row |= {f"{name}_ms": value for name, value in medians.items()} | {"seconds": times}
-        if {"stacked", "ours"} <= medians.keys():
-            row["ratio"] = medians["stacked"] / medians["ours"]
-        for name in row["errors"]:  # a table cannot format a text as a number
-            del row[f"{name}_ms"]
-        row["outcome"] = "; ".join(f"{k}: {v}" for k, v in row["errors"].items()) or "ok"
-        yield row
-        del student, teacher, sides
-        free(run)
 
 
 def inference(run: Run) -> Iterator[Row]:
@@ -154,32 +99,6 @@ CEILINGS = Section(
         "share": ("share", ".2f"),
     },
     ceilings,
-)
-OBJECTIVE = Section(
-    "objective",
-    "The objective: value and gradient, 60 s of frames",
-    {
-        "frames": ("frames", "d"),
-        "batch": ("utterances", "d"),
-        "stacked_ms": ("stacked (ms)", ".2f"),
-        "layered_ms": ("by layer (ms)", ".2f"),
-        "ours_ms": ("ours (ms)", ".2f"),
-        "ratio": ("faster than stacked", ".2f"),
-        "frames_ms": ("by frames (ms)", ".2f"),
-        "widths_ms": ("by widths (ms)", ".2f"),
-        "stacked_tf32_ms": ("stacked, TF32 (ms)", ".2f"),
-        "ours_tf32_ms": ("ours, TF32 (ms)", ".2f"),
-        "stacked_mib": ("stacked, peak (MiB)", ".0f"),
-        "layered_mib": ("by layer, peak (MiB)", ".0f"),
-        "ours_mib": ("ours, peak (MiB)", ".0f"),
-        "outcome": ("", ""),
-    },
-    objective,
-    least=30.0,
-    notes=(
-        "Stacked and by layer: einsum and mse_loss with autograd. Ours: the form the package "
-        "takes; by frames and by widths are its two forms. Peak: beyond the states themselves.",
-    ),
 )
 INFERENCE = Section(
     "inference",

@@ -178,7 +178,7 @@ def memory(run: Run) -> Iterator[Row]:
 
 def whereabouts(run: Run) -> Iterator[Row]:
     """Kernels of one step by their time; waits for the GPU, and its idle share, as notes."""
-    batch = models.training_batch(run, 2 if run.small else 60)
+    batch = models.training_batch(run, 2 if run.small else 360)
     update = update_of(run, EAGER[0], lambda: batch)
     run.found.pop("foreseen")
     update()
@@ -198,7 +198,7 @@ def whereabouts(run: Run) -> Iterator[Row]:
     count = sum(event.count for event in events)
     summary = {"what": "whole step, the profiler on", "calls": count, "ms": wall * 1e3}
     yield summary | {"share": busy / wall}
-    for event in sorted(events, key=lambda e: -getattr(e, own))[:15]:
+    for event in sorted(events, key=lambda e: -getattr(e, own))[:30]:
         taken = getattr(event, own) / 1e6
         row = {"what": event.key[:100], "calls": event.count, "ms": taken * 1e3}
         yield row | {"share": taken / busy}
@@ -280,7 +280,7 @@ WHEREABOUTS = Section(
     least=20.0,
     notes=(
         "First row: kernels started, time by the clock, and the share of it in which the GPU "
-        f"worked. The others: shares of that. Ours, AMP, 60 s. ({EAGER[0].label()})",
+        f"worked. The others: shares of that. Ours, AMP, 360 s. ({EAGER[0].label()})",
     ),
 )
 COMPILE = Section(

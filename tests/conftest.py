@@ -13,6 +13,10 @@ import transformers
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 REFERENCE = Path(os.environ.get("ESPNET_STAR_REFERENCE") or BESIDE)
 
+# Kernels for GPUs run in Triton's interpreter here, which must be asked for before its import.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A shell that runs the tests in the background or under nohup has them ignore these, and
 # children inherit it; the tests of stopped runs need the signals to arrive.
 for _number in (signal.SIGINT, signal.SIGHUP):

@@ -1,16 +1,29 @@
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from espnet_star.encoders.masked_norm import masked_group_norm
-from espnet_star.kernels.predicate import FORMS, NOWHERE
+from espnet_star.encoders.masked_norm import masked_group_norm, norm_valid
+from espnet_star.kernels.predicate import FORMS, NOWHERE, Where
 
 
-@pytest.fixture(params=["formula", "by utterance"])
+@pytest.fixture(params=["formula", "by utterance", "triton"])
 def form(request, monkeypatch):
-    """The formula, and torch's kernel for one utterance after the other."""
+    """The formula, torch's kernel for one utterance after the other, and the kernel of GPUs."""
     if request.param == "formula":
         monkeypatch.setitem(FORMS, "group_norm", NOWHERE)
+    if request.param == "triton":
+        pytest.importorskip("triton", reason="no Triton, whose interpreter runs it on a CPU")
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            pytest.skip(
+                "Triton compiles for the GPU that is here; benchmarks/gpu.py tests it there"
+            )
+        monkeypatch.setitem(FORMS, "triton_norm", Where(None))
+        from espnet_star.kernels import triton_norm
+
+        monkeypatch.setattr(triton_norm, "BLOCK", 16)  # several looks at an utterance
+    return request.param
 
 
 def affine(channels, dtype=torch.float32):
@@ -42,6 +55,7 @@ def test_each_utterance_gets_its_own_statistics(form):
     torch.testing.assert_close(out[3, :, 0], bias, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("form", ["formula", "by utterance"], indirect=True)
 def test_gradient(form):
     weight, bias = affine(3, torch.float64)
     x = torch.randn(4, 3, 7, dtype=torch.float64, requires_grad=True)
@@ -73,9 +87,26 @@ def test_low_precision_input_is_normalized_in_the_type_of_the_weight(form):
     x = torch.randn(2, 4, 30).bfloat16().requires_grad_()
     weight, bias = (p.requires_grad_() for p in affine(4))
     out = masked_group_norm(x, torch.tensor([30, 12]), weight, bias)
-    assert out.dtype == torch.float32
+    assert out.dtype == (torch.bfloat16 if form == "triton" else torch.float32)
     out.sum().backward()
     assert x.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("form", ["triton"], indirect=True)
+def test_a_machine_that_triton_cannot_compile_on_takes_the_other_form(form, monkeypatch, caplog):
+    """Fails if a missing C compiler ends a training that ran before."""
+    from espnet_star.kernels import norms, triton_norm
+
+    def broken(*_):
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(triton_norm, "norm_on_gpu", broken)
+    norms.triton_runs.cache_clear()
+    x, lengths = torch.randn(2, 4, 30), torch.tensor([30, 12])
+    out = masked_group_norm(x, lengths, *affine(4))
+    norms.triton_runs.cache_clear()
+    torch.testing.assert_close(out, norm_valid(x, lengths, *affine(4), eps=1e-5))
+    assert "Failed to find C compiler" in caplog.text
 
 
 @pytest.mark.parametrize("lengths", [[3, 31], [3, -1], [3]])

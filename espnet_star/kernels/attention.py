@@ -6,11 +6,12 @@ backward pass, a few heads at a time, in the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.autograd.function import once_differentiable
 
 from espnet_star.kernels.dropout import keep_mask, scaled
@@ -53,6 +54,47 @@ def attend(
         q, k, v, attn_mask=mask, dropout_p=dropout, scale=width**-0.5
     )
     return mixed[..., :width]
+
+
+def attend_from(
+    x: torch.Tensor,
+    maps: Sequence[nn.Linear],
+    out: nn.Linear,
+    heads: int,
+    mask: torch.Tensor | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Self-attention from its input to its output, for GPUs.
+
+    Queries, keys and values are one product, and the zeros that a head lacks for the kernels are
+    rows of its weight instead of columns of every frame.
+
+    Args:
+        x: ``(B, N, D)``.
+        maps: Linear maps to queries, keys and values.
+        out: Linear map of what the heads mix.
+        heads: Their number.
+        mask: See :func:`attend`.
+        dropout: See :func:`attend`.
+
+    Returns:
+        ``(B, N, D)``.
+    """
+    width = maps[0].out_features // heads
+    extra = -width % GPU_ALIGNMENT
+    split = (heads, width)
+    weight = torch.stack([part.weight for part in maps]).unflatten(1, split)
+    bias = torch.stack([part.bias for part in maps]).unflatten(1, split)
+    back = out.weight.unflatten(1, split)
+    if extra:
+        weight, bias = F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra))
+        back = F.pad(back, (0, extra))
+    rows = F.linear(x, weight.flatten(0, 2), bias.flatten())
+    q, k, v = rows.unflatten(2, (3, heads, width + extra)).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, scale=width**-0.5
+    )
+    return F.linear(mixed.transpose(1, 2).flatten(2), back.flatten(1), out.bias)
 
 
 def channels_to_fill(q: torch.Tensor) -> int:

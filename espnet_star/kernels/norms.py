@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from espnet_star.errors import first_line
 from espnet_star.outputs import valid_mask
+
+logger = logging.getLogger(__name__)
 
 
 def folded_norm(
@@ -49,6 +54,30 @@ def norm_utterances(
 ) -> torch.Tensor:
     """See `masked_group_norm` of ``encoders``; ``sizes`` are valid frames."""
     return _UtteranceNorm.apply(x, sizes, weight, bias, eps)
+
+
+def norm_on_gpu(
+    x: torch.Tensor, lengths: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """The same by a kernel of Triton, in the type of ``x``; lengths stay on the GPU."""
+    from espnet_star.kernels import triton_norm  # importing Triton takes a second
+
+    return triton_norm.norm_on_gpu(x, lengths, weight, bias, eps)
+
+
+@functools.cache
+def triton_runs(device: torch.device) -> bool:
+    """Whether Triton can make a kernel: it needs a C compiler, which not every machine has."""
+    from espnet_star.kernels import triton_norm
+
+    one = torch.ones(1, 1, 1, device=device)
+    size = torch.ones(1, dtype=torch.int64, device=device)
+    try:
+        triton_norm.norm_on_gpu(one, size, one[0, 0], one[0, 0], 1e-5)
+    except Exception as error:
+        logger.warning("group norm in its slower form, Triton failed: %s", first_line(error))
+        return False
+    return True
 
 
 class _UtteranceNorm(torch.autograd.Function):

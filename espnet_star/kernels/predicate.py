@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
@@ -24,19 +25,26 @@ class Where:
     traced: bool = False
 
 
-CPU = ("cpu",)
+CPU, GPU = ("cpu",), ("cuda",)
+# Kernels of our own come by way of Triton, which torch's builds for GPUs bring along.
+TRITON = GPU if find_spec("triton") else ()
 NOWHERE = Where(devices=())
-# GPUs have convolutions of their own, and bfloat16 is not faster as products of rows.
+# GPUs have convolutions of their own, and bfloat16 is not faster as products of rows. But for
+# groups of 27 channels, the published student's, cuDNN has none that is fast.
 FORMS = {
     "front": Where(CPU, float32=True),  # strided convolutions as products of rows
-    "positions": Where(CPU),  # the positional convolution by its spectrum
+    "positions": Where(CPU + GPU),  # the positional convolution by its spectrum
+    "teacher_positions": Where(GPU, gradients=False),  # the same of a model of Transformers
     "attention": Where(traced=True),  # without keeping n-by-n weights
+    "fused_attention": Where(GPU),  # queries, keys and values by one product
     "dropout": Where(CPU),  # a byte an element, cheaper random numbers
     "group_norm": Where(traced=True),  # utterance by utterance
+    "triton_norm": Where(TRITON),  # without a copy in float32 or a look at the lengths
     "folded_norm": Where(traced=True),  # as part of the convolution before it
     "gelu": Where(gradients=False),  # in place
     "prepared": Where(CPU, float32=True, gradients=False),  # weights as oneDNN reads them
     "gram": Where(traced=True),  # value and gradient in one pass, in the cheaper form
+    "gram_gpu": Where(GPU, traced=True),  # a few large products, none waited for
     "gram_pieces": Where(CPU, traced=True),  # utterance by utterance, in a processor's cache
     "soft_dtw": Where(("cpu", "cuda")),  # by anti-diagonals in float64, which other devices lack
 }

@@ -1,4 +1,4 @@
-"""A wide grouped convolution by way of its spectrum, for CPUs.
+"""A wide grouped convolution by way of its spectrum.
 
 The positional convolution has 128 taps: as a product of spectra it needs a thirtieth of
 the multiply-adds. The signal is cut into overlapping pieces of one length ("overlap-save"),
@@ -69,6 +69,11 @@ def convolve_spectrum(x: torch.Tensor, taps: torch.Tensor, conv: nn.Conv1d) -> t
     out = torch.fft.irfft(product.permute(2, 3, 0, 1), n=length, dim=2)[:, :, :step]
     out = out.reshape(batch, pieces * step, width)[:, :outputs]
     return (out if conv.bias is None else out + conv.bias).to(x.dtype)
+
+
+def convolve_positions(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """``conv(x)`` of ``(B, D, N)``, for a convolution that is :func:`spectral`."""
+    return convolve_spectrum(x.transpose(1, 2), spectrum(conv), conv).transpose(1, 2)
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:

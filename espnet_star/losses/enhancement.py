@@ -32,7 +32,7 @@ class EnhancementLoss(Objective):
         M = \sigma(W\,\mathrm{BLSTM}(f) + b), \qquad L = \text{mean}\;\bigl|\,M|N| - |C|\,\bigr|,
 
     the mean over an utterance's own frames, then over utterances. ``l2`` squares the difference.
-    ``mrstft`` compares waveforms, M |N| with the noisy phase: half the spectral convergence and
+    ``mrstft`` compares waveforms, :math:`M|N|` with the noisy phase: half spectral convergence and
     half the mean difference of log magnitudes, over three resolutions. The head is trained with
     the student and dropped. Published: weight 2, beside the loss of DistilHuBERT. Needs a view
     whose student hears something else than its teacher, such as ``noisy``.

@@ -109,6 +109,9 @@ class TemporalGramLoss(Objective):
         """See :class:`Objective`."""
         assert self.pairs is not None
         teacher = self.on_student_frames(student, teacher)
+        if kernels.pays("gram_gpu", student.hidden_states[0]):
+            value, terms = self._on_gpu(student, teacher)
+            return value, {"layerwise": terms[0].detach(), "intralayer": terms[1].detach()}
         with torch.autocast(device_type=student.lengths.device.type, enabled=False):
             s_states = self._prepare(self.pairs.of_student(student), student.mask())
             with torch.no_grad():
@@ -124,6 +127,40 @@ class TemporalGramLoss(Objective):
                 terms = gram_terms(s_states, t_states, lengths)
                 value = weights[0] * terms[0] + weights[1] * terms[1]
         return value, {"layerwise": terms[0].detach(), "intralayer": terms[1].detach()}
+
+    def _on_gpu(
+        self, student: LayerOutputs, teacher: LayerOutputs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Value and terms, all layers stacked; padding may stay, it is zeroed there."""
+        assert self.pairs is not None
+        s_states, t_states = self.pairs.of_student(student), self.pairs.of_teacher(teacher)
+        lengths = student.lengths
+        past = torch.arange(s_states[0].shape[1], device=lengths.device) >= lengths[:, None]
+        dtype = kernels.products_type(s_states[0])
+        if self.scope == "batch":
+            s_states, t_states = (
+                [state.flatten(0, 1)[None] for state in side] for side in (s_states, t_states)
+            )
+            past, lengths = past.flatten()[None], lengths.sum(dim=0, keepdim=True)
+
+        def targets(rows: slice) -> torch.Tensor:
+            states = torch.stack([state[rows] for state in t_states])
+            return self._normalize(states, past[rows]) if self.normalized else states
+
+        with torch.autocast(device_type=lengths.device.type, enabled=False):
+            states = torch.stack(s_states)
+            if self.normalized:
+                states = self._normalize(states, past)
+            weights = self.layerwise_weight, self.intralayer_weight
+            return kernels.gram_on_gpu(states, targets, past, lengths, weights, dtype)
+
+    @staticmethod
+    def _normalize(states: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        """Without parameters; zero on padding, where a LayerNorm's gradient would spread NaN."""
+        wide = states if states.dtype == torch.float64 else states.float()
+        wide = wide.masked_fill(past[..., None], 0.0)
+        width = wide.shape[-1]
+        return F.layer_norm(wide, (width,)) / width**0.5
 
     def _prepare(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
         """States in at least float32, normalized if asked, zero on padding if it is read."""

@@ -50,12 +50,15 @@ class SelfAttention(nn.Module):
         Returns:
             ``(B, N, D)``, and ``(B, H, N, N)`` or None.
         """
+        dropout = self.dropout if self.training else 0.0
+        if not maps and kernels.pays("fused_attention", x):
+            parts = (self.q_proj, self.k_proj, self.v_proj)
+            return kernels.attend_from(x, parts, self.out_proj, self.heads, mask, dropout), None
         batch, frames, width = x.shape
         shape = (batch, frames, self.heads, width // self.heads)
         q, k, v = (
             proj(x).view(shape).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        dropout = self.dropout if self.training else 0.0
         if not maps and kernels.pays("attention", q):
             mixed, weights = kernels.attend(q, k, v, mask, dropout), None
         else:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
+from espnet_star import kernels
 from espnet_star.encoders.masked_norm import masked_group_norm
+from espnet_star.kernels.spectral import spectral
 from espnet_star.outputs import frame_count, valid_mask
 
+# Taps of a convolution from which on its spectrum is worth the transforms.
+WIDE = 64
 # Wav2Vec2FeatureExtractor's, added to the variance.
 NORMALIZE_EPS = 1e-7
 # torch.nn.functional.layer_norm's, which fairseq and ESPnet normalize waveforms with.
@@ -55,6 +60,19 @@ class Padding:
             return None
         mask = valid_mask(frame_count(self.samples), args[0].shape[2])
         return args[0] * mask[:, None].to(args[0].dtype)
+
+
+def convolve_wide(module: torch.nn.Module) -> None:
+    """Have wide grouped convolutions inside a module take their faster form where there is one."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv1d) and part.kernel_size[0] >= WIDE and spectral(part):
+            part.forward = partial(_convolve, part)  # type: ignore[method-assign]
+
+
+def _convolve(conv: torch.nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    if kernels.pays("teacher_positions", x):
+        return kernels.convolve_positions(conv, x)
+    return torch.nn.Conv1d.forward(conv, x)
 
 
 class MaskedGroupNorm(torch.nn.Module):

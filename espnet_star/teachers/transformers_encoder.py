@@ -18,6 +18,7 @@ from espnet_star.teachers.padding import (
     NORMALIZE_EPS,
     MaskedGroupNorm,
     Padding,
+    convolve_wide,
     prepare_waveform,
 )
 
@@ -78,6 +79,7 @@ class TransformersTeacher(Teacher):
         self._attention = config._attn_implementation
         self._padding = Padding(config.conv_kernel[0], config.conv_stride[0])
         self._padding.watch(model.encoder.pos_conv_embed)
+        convolve_wide(model.encoder.pos_conv_embed)
         first = model.feature_extractor.conv_layers[0]
         group_norm = isinstance(getattr(first, "layer_norm", None), torch.nn.GroupNorm)
         if group_norm:

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from espnet_star import kernels
 from espnet_star.kernels import attention
 from espnet_star.kernels.attention import attend, attention_with_dropout
+from espnet_star.kernels.predicate import FORMS, Where
+from espnet_star.students import StarEncoder
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -72,3 +75,26 @@ def test_attention_in_bfloat16_under_autocast():
     rough = torch.autograd.grad(narrow.float().square().sum(), (q, k, v))
     for a, b in zip(rough, exact, strict=True):
         assert (a - b).norm() < 0.05 * b.norm()
+
+
+@pytest.mark.parametrize("alignment", [1, 8])
+def test_queries_keys_and_values_as_one_product(alignment, tiny_options, batch, monkeypatch):
+    """Fails if a head's zeros reach the output, or a bias or gradient is another's."""
+    dropouts = ("feat_proj", "hidden", "attention", "activation")
+    student = StarEncoder(**tiny_options | {f"{name}_dropout": 0.0 for name in dropouts})
+    for parameter in student.encoder.layers.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+
+    def run():
+        outputs = student.encode(*batch)
+        state = outputs.hidden_states[-1][outputs.mask()]
+        parameters = list(student.encoder.layers.parameters())
+        return [state, *torch.autograd.grad(state.exp().sum(), parameters)]
+
+    plain = run()
+    monkeypatch.setattr(attention, "GPU_ALIGNMENT", alignment)
+    monkeypatch.setitem(FORMS, "fused_attention", Where())
+    monkeypatch.setattr(kernels, "attend", None)  # not called
+    found = run()
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-3)

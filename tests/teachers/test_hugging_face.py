@@ -1,3 +1,4 @@
+import copy
 import logging
 
 import pytest
@@ -5,9 +6,11 @@ import torch
 import transformers
 from small_checkpoints import FAMILIES, SMALL, save
 
+from espnet_star import kernels
 from espnet_star.encoders import Want
+from espnet_star.kernels.predicate import FORMS, Where
 from espnet_star.outputs import frame_count
-from espnet_star.teachers import build_teacher
+from espnet_star.teachers import build_teacher, padding
 from espnet_star.teachers.padding import prepare_waveform
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -187,3 +190,19 @@ def test_checkpoint_with_a_head(head, tmp_path):
         expected = model.base_model(speech).last_hidden_state
     actual = build_teacher(tmp_path).encode(speech, torch.tensor([4000])).hidden_states[-1]
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_by_their_spectrum_on_gpus(checkpoint, batch, monkeypatch):
+    """Fails if the form of GPUs hears padding, or a copied teacher another's weights."""
+    monkeypatch.setattr(padding, "WIDE", 8)
+    teacher = copy.deepcopy(build_teacher(checkpoint(next(iter(FAMILIES)))))
+    plain = teacher.encode(*batch)
+    called = []
+    real = kernels.convolve_positions
+    monkeypatch.setattr(kernels, "convolve_positions", lambda *a: called.append(a[0]) or real(*a))
+    monkeypatch.setitem(FORMS, "teacher_positions", Where())
+    found = teacher.encode(*batch)
+    mask = plain.mask()
+    for a, b in zip(found.hidden_states, plain.hidden_states, strict=True):
+        torch.testing.assert_close(a[mask], b[mask], atol=1e-5, rtol=1e-5)
+    assert called and all(part in set(teacher.modules()) for part in called)

@@ -184,8 +184,10 @@ class _Attention(nn.Module):
         self.inputs.bias[:width] *= scale
         self.output = _Linear(attention.out_proj)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor, maps: bool) -> tuple[torch.Tensor, None]:
-        """See :class:`SelfAttention`; no maps."""
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor, maps: bool, lent: None = None
+    ) -> tuple[torch.Tensor, None]:
+        """See :class:`SelfAttention`; no maps, and none of another layer."""
         batch, frames, width = x.shape
         parts = self.inputs(x).view(batch, frames, 3, self.heads, width // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
