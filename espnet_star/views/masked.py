@@ -33,7 +33,7 @@ class MaskedView(View):
         mask_min_space: Free frames between two spans at least, where they must not overlap.
         min_masks: Spans of an utterance at least.
         same_count: Whether every utterance of a batch gets as many masked frames, by dropping
-            single ones.
+            single ones; one short utterance among long ones leaves little masked.
         mask_valid: Whether to mask in validation too, then the same frames in every epoch.
 
     Raises:

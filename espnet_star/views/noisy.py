@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from espnet_star.data.clips import Clips
 
 # Each with equal odds.
-CORRUPTIONS = (("noise",), ("room",), ("room", "noise"), ())
+CORRUPTIONS = (("noise",), ("room",), ("noise", "room"), ())
 # Reverberation times of rooms that are made up, in seconds.
 REVERBERATION = (0.2, 0.8)
 
 
 class NoisyView(View):
-    """Noise, a room, noise behind a room, or nothing, each with equal odds an utterance.
+    """Noise, a room, noise and both in a room, or nothing, each with equal odds an utterance.
 
     ``student`` hears it, ``teacher`` the clean waveform. Noise has a signal-to-noise ratio of
     ``snr_low`` to ``snr_high`` dB, in whole ones. What is drawn follows from the run's seed and
