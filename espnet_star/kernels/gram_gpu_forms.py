@@ -66,10 +66,8 @@ class Packed:
             else:
                 torch.mul(states, unit, out=target)
         left[:, :, :frames].masked_fill_(past[:, :, None], 0.0)
-        right = torch.empty_like(left)
-        right[..., :t_width].copy_(left[..., :t_width])
-        torch.neg(left[..., t_width:], out=right[..., t_width:])
-        return cls(left, right, t_width, s_width, unit)
+        signs = _signs(t_width, size[3], dtype, left.device)
+        return cls(left, left * signs, t_width, s_width, unit)
 
     @property
     def of_student(self) -> torch.Tensor:
@@ -128,8 +126,8 @@ def frame_form(part: Packed, weights: tuple[float, float], wanted: bool) -> Foun
     _product(here, across, gaps[0])
     _product(below, across, gaps[1])
     wide = _wide(gaps)
-    norms = torch.linalg.vector_norm(gaps.flatten(2), dim=2, dtype=wide)
-    distances = norms.double().square().view(2, -1, batch).sum(dim=1)
+    norms = torch.linalg.vector_norm(gaps.flatten(2), dim=2, dtype=wide).view(2, -1, batch)
+    distances = torch.linalg.vector_norm(norms, dim=1, dtype=torch.float64).square()
     if not wanted:
         return Found(distances)
     columns = part.of_student
@@ -203,6 +201,14 @@ def _unit_below(largest: torch.Tensor, power: int) -> torch.Tensor:
     # 2 ** (power - 1) over the power of two below it, by subtracting exponents; the number
     # they are subtracted from, 254 for two biases of 127, wraps around in 32 bits.
     return (((power - 1 + 254) << 23) - 2**32 - exponent).view(torch.float32)
+
+
+@functools.cache
+def _signs(kept: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """One, and from an index on minus one; built once."""
+    signs = torch.ones(size, dtype=dtype, device=device)
+    signs[kept:] = -1.0
+    return signs
 
 
 @functools.cache
