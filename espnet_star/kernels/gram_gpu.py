@@ -81,7 +81,7 @@ class _Objective(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         states, batch, frames = student.shape[:3]
         # A small batch costs what its kernels cost to start: each line here is one or two.
-        scale = lengths.to(student.device).clamp(min=1).double().pow(-2)
+        scale = lengths.to(student.device).clamp(min=1).double().pow(-2) / (batch * (states - 1))
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         gradient = torch.empty_like(student, dtype=wide) if ctx.needs_input_grad[0] else None
         terms: torch.Tensor | None = None
@@ -90,33 +90,33 @@ class _Objective(torch.autograd.Function):
             rows = slice(start, start + step)
             part = Packed.of(student[:, rows], targets(rows), past[rows], dtype)
             found = cheaper_form(part)(part, weights, gradient is not None)
-            unit = None if part.unit is None else part.unit.double()
-            share = scale[rows] if unit is None else scale[rows] * unit.pow(-4)
-            here = found.distances @ share
+            share = here = scale[rows]
+            if part.unit is not None:
+                unit = part.unit.double()
+                here, share = here * unit.pow(-4), share * unit.pow(-3)
+            here = found.distances @ here
             terms = here if terms is None else terms + here
             if gradient is not None and found.gradient is not None:
-                share = scale[rows] if unit is None else scale[rows] * unit.pow(-3)
-                if found.unit is not None:
-                    share = share / found.unit
+                share = share if found.unit is None else share / found.unit
                 torch.mul(
                     found.gradient[:, :, :frames],
                     share.to(wide)[:, None, None],
                     out=gradient[:, rows],
                 )
         assert terms is not None
-        means = (terms / (batch * (states - 1))).to(wide)
+        means = terms.to(wide)
         if gradient is not None:
             ctx.save_for_backward(gradient)
-            ctx.dtype, ctx.pairs = student.dtype, batch * (states - 1)
+            ctx.dtype = student.dtype
         ctx.mark_non_differentiable(means)
-        return torch.add(means[0] * weights[0], means[1], alpha=weights[1]), means
+        first = means[0] if weights[0] == 1.0 else means[0] * weights[0]
+        return torch.add(first, means[1], alpha=weights[1]), means
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        slope = (gradient * (grad / ctx.pairs)).to(ctx.dtype)
-        return (slope, None, None, None, None, None)
+        return ((gradient * grad).to(ctx.dtype), None, None, None, None, None)
 
 
 def utterances_at_once(student: torch.Tensor, dtype: torch.dtype) -> int:

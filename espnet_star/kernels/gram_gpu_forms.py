@@ -21,8 +21,9 @@ import torch
 
 # Rows and columns are filled up with zeros to a multiple of it, for the matrix units.
 ALIGNMENT = 8
-# Multiply-adds (twice that: operations) in the time of a byte moved, in float16 and else, to
-# choose the form: a guess at H100 that benchmarks/gpu.py checks.
+# Operations in the time of a byte moved, of an H100, to choose the form: they cross at 1040
+# frames of the published widths in float16 and at 580 in float32, where benchmarks/gpu.py has
+# both about as fast.
 BALANCE = {torch.float16: 180, torch.bfloat16: 180, torch.float32: 18, torch.float64: 18}
 
 
@@ -66,10 +67,8 @@ class Packed:
             else:
                 torch.mul(states, unit, out=target)
         left[:, :, :frames].masked_fill_(past[:, :, None], 0.0)
-        right = torch.empty_like(left)
-        right[..., :t_width].copy_(left[..., :t_width])
-        torch.neg(left[..., t_width:], out=right[..., t_width:])
-        return cls(left, right, t_width, s_width, unit)
+        signs = _signs(t_width, size[3], dtype, left.device)
+        return cls(left, left * signs, t_width, s_width, unit)
 
     @property
     def of_student(self) -> torch.Tensor:
@@ -128,8 +127,8 @@ def frame_form(part: Packed, weights: tuple[float, float], wanted: bool) -> Foun
     _product(here, across, gaps[0])
     _product(below, across, gaps[1])
     wide = _wide(gaps)
-    norms = torch.linalg.vector_norm(gaps.flatten(2), dim=2, dtype=wide)
-    distances = norms.double().square().view(2, -1, batch).sum(dim=1)
+    norms = torch.linalg.vector_norm(gaps.flatten(2), dim=2, dtype=wide).view(2, -1, batch)
+    distances = torch.linalg.vector_norm(norms, dim=1, dtype=torch.float64).square()
     if not wanted:
         return Found(distances)
     columns = part.of_student
@@ -148,8 +147,9 @@ def width_form(part: Packed, weights: tuple[float, float], wanted: bool) -> Foun
     """Through ``X' F^S`` and ``F^T' F^T``, time linear in n; see `frame_form`.
 
     The distances are differences of inner products, which are summed by row in float32, then
-    in float64. Close to convergence they lose digits, about 1e-6 of the inner products; the
-    gradient, a difference of the first order only, does not.
+    in float64. Close to convergence they lose digits: the matrix units' sums leave 6e-6 of the
+    inner products at 749 frames in float16, 1.6e-5 at 1500 (float32: below 1e-7; H100,
+    benchmarks/gpu.py). The gradient is a difference of the first order only.
     """
     states, batch = part.left.shape[:2]
     wide = _wide(part.left)
@@ -203,6 +203,14 @@ def _unit_below(largest: torch.Tensor, power: int) -> torch.Tensor:
     # 2 ** (power - 1) over the power of two below it, by subtracting exponents; the number
     # they are subtracted from, 254 for two biases of 127, wraps around in 32 bits.
     return (((power - 1 + 254) << 23) - 2**32 - exponent).view(torch.float32)
+
+
+@functools.cache
+def _signs(kept: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """One, and from an index on minus one; built once."""
+    signs = torch.ones(size, dtype=dtype, device=device)
+    signs[kept:] = -1.0
+    return signs
 
 
 @functools.cache

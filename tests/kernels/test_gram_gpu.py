@@ -94,6 +94,16 @@ def test_float16_at_any_scale(on_gpu, scale, monkeypatch):
     assert gap(values, expected[0]) < 1e-3 and gap(gradient, expected[1]) < 2e-3
 
 
+def test_nothing_but_zeros_is_no_distance(on_gpu):
+    """Fails if a scale divides by the length of rows that have none."""
+    student, teacher = (
+        LayerOutputs([0 * s for s in side.hidden_states], side.lengths) for side in sides([5])
+    )
+    on_gpu(torch.float16)
+    values, gradient = found(student, teacher)
+    assert (values == 0).all() and (gradient == 0).all()
+
+
 def test_states_in_bfloat16_are_taken_as_they_are(on_gpu, monkeypatch):
     given = sides([30, 9], dtype=torch.bfloat16)
     expected = formula(monkeypatch, *given)
