@@ -64,12 +64,13 @@ def _observe(
     try:
         work = target(*args)
         work()
-        sender.send(_rise(work))
+        sender.send(rise(work))
     except Exception as error:
         sender.send(f"{type(error).__name__}: {error}".replace("\n", " "))
 
 
-def _rise(work: Callable[[], object]) -> int:
+def rise(work: Callable[[], object]) -> int:
+    """Bytes by which this process's resident set rises while work is done a second time."""
     gc.collect()
     _return_free_memory()
     before = _resident("VmRSS")
