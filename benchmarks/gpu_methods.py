@@ -129,7 +129,7 @@ METHODS = Section(
     least=40.0,
     notes=(
         "Students as published, random weights, heads included; teacher HuBERT Base, in bfloat16 "
-        "on GPUs. The same noise for all; views that draw (noise, takes) do so in the step. Memory: "
-        "of tensors on a GPU, on a CPU what a step takes beyond weights and optimizer.",
+        "on GPUs. The same noise for all; views that draw (noise, takes) do so in the step. "
+        "Memory: of tensors on a GPU, on a CPU what a step takes beyond weights and optimizer.",
     ),
 )
