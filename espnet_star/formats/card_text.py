@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def loading_own(name: str) -> str:
     """How to load a student that no HubertModel of transformers can hold."""
@@ -26,17 +28,9 @@ python -m espnet_star asr_train --frontend star --frontend_conf upstream={name} 
 An utterance has the same features alone and in any padded batch.'''
 
 
-def citation() -> str:
-    """The paper of STaR."""
-    return """## Citation
-
-```bibtex
-@inproceedings{jang2024star,
-  title     = {{STaR}: Distilling Speech Temporal Relation for Lightweight Speech
-               Self-Supervised Learning Models},
-  author    = {Jang, Kangwook and Kim, Sungnyun and Kim, Hoirin},
-  booktitle = {ICASSP},
-  year      = {2024},
-  note      = {arXiv:2312.09040}
-}
-```"""
+def citation(entries: Sequence[str]) -> str:
+    """What to cite, of BibTeX entries; empty for none."""
+    if not entries:
+        return ""
+    listed = "\n\n".join(entries)
+    return f"## Citation\n\n```bibtex\n{listed}\n```"

@@ -108,7 +108,7 @@ def model_card(card: Card, student: StudentFacts) -> str:
         card_text.loading_own(card.name) if student.beyond_hubert else _loading(card.name),
         "" if student.beyond_hubert else _padding(student.config),
         _license(card.license, distilled),
-        card_text.citation() if distilled else "",
+        card_text.citation(student.training.bibtex) if distilled else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -143,9 +143,10 @@ def _summary(student: StudentFacts) -> str:
             "It is the baseline that a distilled student of the same architecture has to beat."
         )
     teacher = f" from `{student.training.teacher}`" if student.training.teacher else ""
+    how = f" by {' and '.join(student.training.sources)}" if student.training.sources else ""
     return (
-        f"An encoder of speech: {shape}. It was distilled{teacher} with STaR (speech temporal "
-        f"relation) by espnet_star {__version__}, and has "
+        f"An encoder of speech: {shape}. It was {'distilled' if teacher else 'trained'}{teacher}"
+        f"{how} with espnet_star {__version__}, and has "
         + (
             f"{student.beyond_hubert}, which no HubertModel of transformers can hold: espnet_star "
             "loads it."

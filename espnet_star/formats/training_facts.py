@@ -12,12 +12,15 @@ from huggingface_hub import try_to_load_from_cache
 
 from espnet_star.data.kaldi import split_lines
 from espnet_star.encoders import NoTeacher
+from espnet_star.errors import StarError
+from espnet_star.losses import LOSSES, Objective
 from espnet_star.outputs import SAMPLE_RATE
 from espnet_star.students.experiment import read_experiment_config
 
 # Keys of ESPnet's config.yaml that decide what is learned. None of them names a path.
 _OPTIONS = (
-    "teacher_conf", "losses", "batch_type", "batch_size", "batch_bins", "accum_grad", "ngpu",
+    "teacher_conf", "losses", "view", "batch_type", "batch_size", "batch_bins", "accum_grad",
+    "ngpu",
     "dist_world_size", "max_epoch", "num_iters_per_epoch", "optim", "optim_conf",
     "exclude_weight_decay", "exclude_weight_decay_conf", "scheduler", "scheduler_conf",
     "grad_clip", "use_amp", "train_dtype", "best_model_criterion",
@@ -38,6 +41,8 @@ class TrainingFacts:
         hours: Audio of the train set, None where its lengths are not here any more.
         utterances: Number of them, None likewise.
         options: What decided the training, by ESPnet's names.
+        sources: What its objectives are, see :class:`Objective`.
+        bibtex: What to cite for them.
     """
 
     teacher: str
@@ -46,6 +51,8 @@ class TrainingFacts:
     hours: float | None
     utterances: int | None
     options: dict[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    bibtex: tuple[str, ...] = ()
 
 
 def training_facts(directory: str | Path) -> TrainingFacts:
@@ -70,6 +77,8 @@ def training_facts(directory: str | Path) -> TrainingFacts:
     encoder = config.get("encoder_conf") or {}
     if dropouts := {key: encoder[key] for key in _DROPOUTS if key in encoder}:
         options["encoder_conf"] = dropouts
+    names = [str(entry["name"]) for entry in options.get("losses", ())]
+    objectives = {name: _objective(name) for name in names}
     return TrainingFacts(
         teacher=teacher,
         base_model=base_model,
@@ -77,7 +86,18 @@ def training_facts(directory: str | Path) -> TrainingFacts:
         hours=None if lengths is None else sum(lengths) / SAMPLE_RATE / 3600,
         utterances=None if lengths is None else len(lengths),
         options=options,
+        sources=tuple(found.source if found else name for name, found in objectives.items()),
+        bibtex=tuple(found.bibtex for found in objectives.values() if found and found.bibtex),
     )
+
+
+def _objective(name: str) -> type[Objective] | None:
+    """Class of an objective that says where it is from; None where it is not to be had here."""
+    try:
+        found = LOSSES.find(name)
+    except StarError:
+        return None
+    return found if found.source else None
 
 
 def _find(path: str, roots: Sequence[Path]) -> Path | None:

@@ -33,6 +33,7 @@ class AttentionMapLoss(Objective):
         ValueError: If either side carries no attention maps.
     """
 
+    source = "attention maps (arXiv 2312.09040)"
     terms = {"attention": "Attention map term"}  # noqa: RUF012
 
     def __init__(self, student: Shape, teacher: Shape, layer_map: Sequence[int] | None = None):

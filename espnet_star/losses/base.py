@@ -26,6 +26,8 @@ class Objective(torch.nn.Module, ABC):
         teacher: What the teacher's states look like.
 
     Attributes:
+        source: What it is and where it comes from, for model cards.
+        bibtex: What to cite for it; empty for nothing.
         terms: Name in the logs and title in reports of each term that ``forward`` gives.
         inputs: Passes of the view that it compares, the student's first; an option may choose them.
         label_option: Option that says how many labels of frames it knows; empty for none.
@@ -34,6 +36,8 @@ class Objective(torch.nn.Module, ABC):
         across_ranks: What to know where several ranks share a batch; empty for nothing.
     """
 
+    source: ClassVar[str] = ""
+    bibtex: ClassVar[str] = ""
     terms: ClassVar[Mapping[str, str]]
     inputs: tuple[str, ...] = ("student", "teacher")
     label_option: ClassVar[str] = ""

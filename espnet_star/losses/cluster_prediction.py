@@ -62,6 +62,7 @@ class ClusterPredictionLoss(Objective):
             ``clusters``.
     """
 
+    source = "prediction of cluster labels"
     terms = {  # noqa: RUF012
         "prediction": "Cluster prediction",
         "accuracy": "Accuracy of clusters",

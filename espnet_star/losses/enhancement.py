@@ -52,6 +52,7 @@ class EnhancementLoss(Objective):
         StarError: If an option is unknown, or a frame of the student is no multiple of 10 ms.
     """
 
+    source = "enhancement (arXiv 2302.09437)"
     terms = {"enhancement": "Enhancement"}  # noqa: RUF012
 
     def __init__(

@@ -71,6 +71,7 @@ class FrameMatchLoss(Objective):
         (0.0, ['l2'])
     """
 
+    source = "frame matching"
     terms = {  # noqa: RUF012
         "l1": "Absolute error",
         "l2": "Squared error",

@@ -50,6 +50,7 @@ class MaskedMatchLoss(FrameMatchLoss):
         StarError: If their frame rates differ.
     """
 
+    source = "masking distillation (arXiv 2305.11685)"
     terms = {"masked": "Masked frames", "visible": "Visible frames"}  # noqa: RUF012
     inputs = ("student", "teacher", "teacher_masked")
 

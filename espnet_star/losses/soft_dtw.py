@@ -57,6 +57,7 @@ class SoftDTWLoss(Objective):
         StarError: If an option is none of these, or the teacher's states have another width.
     """
 
+    source = "soft-DTW between two takes (arXiv 2406.09153, 2403.06260)"
     terms = {"alignment": "Alignment term", "spread": "Temporal regularizer"}  # noqa: RUF012
 
     def __init__(

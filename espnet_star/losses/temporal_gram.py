@@ -18,6 +18,15 @@ from espnet_star.outputs import LayerOutputs
 TARGET_NORMS = ("none", "layer_norm")
 SCOPES = ("utterance", "batch")
 
+STAR = """@inproceedings{jang2024star,
+  title     = {{STaR}: Distilling Speech Temporal Relation for Lightweight Speech
+               Self-Supervised Learning Models},
+  author    = {Jang, Kangwook and Kim, Sungnyun and Kim, Hoirin},
+  booktitle = {ICASSP},
+  year      = {2024},
+  note      = {arXiv:2312.09040}
+}"""
+
 
 class TemporalGramLoss(Objective):
     r"""Match relations between frames instead of frames (STaR, arXiv 2312.09040).
@@ -61,6 +70,8 @@ class TemporalGramLoss(Objective):
         0.0
     """
 
+    source = "STaR (speech temporal relation, arXiv 2312.09040)"
+    bibtex = STAR
     terms = {"layerwise": "Layer-wise term", "intralayer": "Intra-layer term"}  # noqa: RUF012
 
     def __init__(

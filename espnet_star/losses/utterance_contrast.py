@@ -52,6 +52,7 @@ class UtteranceContrastLoss(Objective):
         StarError: If the layer is not there, or ``final_dim`` is no multiple of ``groups``.
     """
 
+    source = "utterance contrast (arXiv 2110.05752)"
     terms = {"contrast": "Utterance contrast", "diversity": "Codebook diversity"}  # noqa: RUF012
     inputs = ("student",)
     across_ranks = "loss utterance_contrast tells utterances of a rank's own part of a batch apart"

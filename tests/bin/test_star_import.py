@@ -7,6 +7,7 @@ import torch
 import yaml
 from transformers import HubertModel
 
+import espnet_star
 from espnet_star.bin.star_import.authors import main
 from espnet_star.formats.fairseq.layout import fairseq_name
 from espnet_star.students import StarEncoder, hugging_face
@@ -72,6 +73,31 @@ def test_the_authors_files_become_a_directory(call, reference, tmp_path):
         states = plain(torch.from_numpy(values["wave1"])[None], output_hidden_states=True)
     expected = torch.from_numpy(values["hidden1"])
     torch.testing.assert_close(torch.cat(states.hidden_states), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "told"),
+    [
+        ("distilhubert_tiny", "none", "transformers.HubertModel agrees to"),
+        ("fithubert_tiny", "last", "espnet_star reads it (prediction heads: no HubertModel)"),
+        ("armhubert_tiny", "none", "espnet_star reads it (layers that reuse an attention map"),
+        ("maskhubert_tiny", "none", "transformers.HubertModel agrees to"),
+    ],
+)
+def test_other_authors_files(name, heads, told, call, reference, tmp_path):
+    """Fails if what is written is read back as another student, or a part is lost unsaid."""
+    values = np.load(reference(f"{name}.npz"))
+    files = ["--ckpt", reference(f"{name}.ckpt"), "--heads", heads]
+    if not name.startswith("distil"):
+        files += ["--yaml", reference(f"{name}.yaml")]
+    status, captured = call(*files, "--output_dir", tmp_path / "student")
+    assert status == 0, captured.err
+    assert told in captured.out and "left out: " in captured.out
+    features = espnet_star.load(tmp_path / "student")(values["wave1"])
+    key = "hidden1" if heads == "none" else "superb_x1"
+    expected = torch.from_numpy(values[key])
+    found = features.hidden_states[-1] if heads == "last" else torch.cat(features.hidden_states[1:])
+    torch.testing.assert_close(found, expected.view(found.shape), atol=1e-5, rtol=0)
 
 
 def test_weights_arrive_and_the_rest_is_told(call, released, tiny_student, tmp_path):

@@ -18,6 +18,7 @@ from espnet_star.formats.model_card import (
     model_card,
 )
 from espnet_star.formats.training_facts import TrainingFacts
+from espnet_star.losses import TemporalGramLoss
 from espnet_star.students import StarEncoder
 
 OPTIONS = {
@@ -32,7 +33,14 @@ def card(tiny_student):
 
     def make(student=tiny_student, random_seed=None, **words):
         training = TrainingFacts(
-            "org/teacher", "org/teacher", ("train", "more"), 1.1, 1622, OPTIONS
+            "org/teacher",
+            "org/teacher",
+            ("train", "more"),
+            1.1,
+            1622,
+            OPTIONS,
+            (TemporalGramLoss.source,),
+            (TemporalGramLoss.bibtex,),
         )
         facts = StudentFacts(
             student.config, 4_170_000, training, macs_per_second=4.5e8, random_seed=random_seed

@@ -120,9 +120,10 @@ def test_transformers_reads_our_directory(options, tmp_path):
     [
         {"hidden_size": 24},
         {"hidden_size": 8},
+        {"feat_proj_layer_norm": False},
         {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
     ],
-    ids=["projection", "equal widths, real projection", "large"],
+    ids=["projection", "equal widths, real projection", "distilhubert's port", "large"],
 )
 def test_we_read_a_hubert_made_by_transformers(tiny_hubert, changes, tmp_path):
     """Fails if only our own directories load, or a real projection is lost."""

@@ -65,8 +65,9 @@ def test_two_ranks_equal_one_process(command, seven, tmp_path, single, start_wei
 
 
 def test_with_accumulated_gradients_as_well(command, seven, tmp_path, start_weights):
-    """Three batches of three and two, an update every two."""
+    """Three batches of three and two, an update every two; heads are trained as well."""
     more = [*SAME, "--accum_grad", 2, "--batch_size", 2]
+    more += ["--losses", "[{name: temporal_gram}, {name: frame_match}]"]
     distill(command(tmp_path / "one", *more, data=seven))
     join(ranks(command(tmp_path / "two", *more, data=seven), tmp_path / "meet"))
     assert_same_updates(tmp_path / "two", tmp_path / "one", start_weights)

@@ -10,9 +10,9 @@ from espnet_star.bin.command import run_tool, str2bool
 from espnet_star.errors import StarError
 from espnet_star.files.writable import check_writable
 from espnet_star.formats.onnx.export import FILES, LAYERS, export_onnx
+from espnet_star.students import StarEncoder
 from espnet_star.students.directory import load_student
 from espnet_star.students.experiment import is_experiment, load_experiment
-from espnet_star.students.hugging_face import need_hubert
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -60,7 +60,11 @@ def export(args: argparse.Namespace) -> None:
             f"--model_file chooses a model of a distillation folder, but {args.upstream} has no "
             "config.yaml; leave it out"
         )
-    student = need_hubert(student, args.upstream)
+    if not isinstance(student, StarEncoder):
+        raise StarError(
+            f"{args.upstream}: its student is a {type(student).__name__}, whose graph star_export "
+            "onnx does not know; use torch.onnx.export"
+        )
     errors = export_onnx(
         student, args.output_dir, args.precision, args.layers, args.program, args.force
     )

@@ -54,7 +54,8 @@ def convert(args: argparse.Namespace) -> None:
     )
     for name, count in imported.left_out.items():
         tensors = "tensor" if count == 1 else "tensors"
-        print(f"left out: {name} ({count} {tensors}), not part of the encoder")
+        kept = ": --heads keeps them" if name in ("proj_head", "output_layer") else ""
+        print(f"left out: {name} ({count} {tensors}), not part of the encoder{kept}")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

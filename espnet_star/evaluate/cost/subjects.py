@@ -37,12 +37,16 @@ _BASE: dict[str, Any] = {
     "num_conv_pos_embeddings": 128,
     "num_conv_pos_embedding_groups": 16,
 }
-# Published encoders without their weights: model type and configuration in transformers'
-# naming.
+# Published encoders as plain transformers runs them, without their weights: model type and
+# configuration in its naming. DistilHuBERT is a preset of ours as well.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "hubert_base": ("hubert", _BASE),
     "wav2vec2_base": ("wav2vec2", _BASE),
     "wavlm_base": ("wavlm", _BASE),
+    "distilhubert_transformers": (
+        "hubert",
+        _BASE | {"num_hidden_layers": 2, "feat_proj_layer_norm": False},
+    ),
 }
 PRESETS = {name: cls for cls in STUDENTS.values() for name in cls.presets}
 

@@ -12,6 +12,7 @@ import torch
 
 from espnet_star.data.errors import DataError
 from espnet_star.evaluate.cost.subjects import find_subject
+from espnet_star.students.directory import KEY, is_own
 from espnet_star.students.hugging_face import find_file, read_json
 from espnet_star.teachers.loading import WEIGHT_FILES
 
@@ -55,6 +56,12 @@ def read_upstream(directory: str | Path, name: str | None = None) -> Upstream:
             "python -m espnet_star star_export transformers"
         )
     config = read_json(find_file(path, "config.json"))
+    if is_own(config):
+        raise DataError(
+            f"--upstream {path}: holds a student {config[KEY]!r}, which s3prl's hf_hubert_custom "
+            "cannot read, since no HubertModel of transformers can hold it; train heads on it in "
+            "ESPnet (--frontend star)"
+        )
     if config.get("model_type") != "hubert":
         raise DataError(
             f"--upstream {path}/config.json: model_type must be hubert, which s3prl's "

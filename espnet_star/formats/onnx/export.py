@@ -18,7 +18,7 @@ from espnet_star import __version__
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.files.staging import staged
 from espnet_star.formats.onnx.plain_graph import PlainStudent
-from espnet_star.outputs import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, valid_mask
+from espnet_star.outputs import SAMPLE_RATE, valid_mask
 from espnet_star.students import StarEncoder
 from espnet_star.students.onnx_student import FORMAT, METADATA_KEY, open_session
 
@@ -53,7 +53,7 @@ def export_onnx(
         precisions: Keys of :data:`FILES`.
         layers: ``"all"``, or ``"last"`` for what the encoder hands on.
         program: Also write ``model.pt2``, float32, which ``torch.export.load`` reads; its
-            batches need 720 samples (two frames) or more.
+            batches need two frames (720 samples of most students) or more.
         force: Replace files that are there.
 
     Returns:
@@ -64,6 +64,11 @@ def export_onnx(
             misses its tolerance; nothing is written then.
     """
     directory = Path(directory)
+    if getattr(student.config, "heads", 0):
+        raise StarError(
+            f"{student.label} gives what its prediction heads make of its states, and ONNX files "
+            "hold states; import it again without heads (star_import authors --heads none)"
+        )
     for precision in precisions:
         if precision not in FILES:
             raise unknown_name("precision", precision, FILES)
@@ -135,7 +140,7 @@ def trace(student: StarEncoder, layers: str) -> torch.export.ExportedProgram:
     """Graph of the student with free batch and time."""
     batch = torch.export.Dim("batch")
     # Below two frames torch makes a graph for that size alone; ONNX files work there as well.
-    samples = torch.export.Dim("samples", min=RECEPTIVE_FIELD + HOP)
+    samples = torch.export.Dim("samples", min=student.shape.field + student.shape.hop)
     return torch.export.export(
         PlainStudent(student, last=layers == "last"),
         (torch.zeros(2, SAMPLE_RATE), torch.tensor([SAMPLE_RATE, SAMPLE_RATE // 2])),

@@ -22,8 +22,8 @@ from espnet_star import kernels
 from espnet_star.encoders.masked_norm import norm_valid
 from espnet_star.outputs import HOP, RECEPTIVE_FIELD, valid_mask
 from espnet_star.students import StarEncoder
-from espnet_star.students.front import ConvBlock
-from espnet_star.students.transformer import SelfAttention
+from espnet_star.students.front import ConvBlock, FeatureExtractor
+from espnet_star.students.transformer import SelfAttention, TimeReduction
 
 # Added to the scores of padded keys; within float16, and its exponential is zero.
 MASKED = -30000.0
@@ -44,13 +44,13 @@ class PlainStudent(nn.Module):
         super().__init__()
         self.last = last
         twin = copy.deepcopy(student)
-        blocks = list(twin.feature_extractor.conv_layers)
-        self.first = _FirstConvolution(blocks[0])
-        self.convolutions = nn.ModuleList(_Convolution(block) for block in blocks[1:])
+        front = twin.feature_extractor
+        # A filterbank's is of plain operations already.
+        self.front = _Front(front) if isinstance(front, FeatureExtractor) else front
         self.projection, self.encoder = twin.feature_projection, twin.encoder
         self.encoder.pos_conv_embed.conv = _folded(self.encoder.pos_conv_embed.conv)
-        for layer in self.encoder.layers:
-            layer.attention = _Attention(layer.attention)
+        _replace(self, SelfAttention, _Attention)
+        _replace(self, TimeReduction, _Reduction)
         _replace(self, nn.Linear, _Linear)
         _replace(self, nn.Dropout, lambda _: nn.Identity())
         self.requires_grad_(False)
@@ -69,12 +69,10 @@ class PlainStudent(nn.Module):
             ``(L + 1, B, N, D)``, or ``(B, N, D)`` of the last layer; frames of each ``(B,)``.
         """
         valid = valid_mask(lengths, speech.shape[1])
-        x = self.first(speech.masked_fill(~valid, 0.0), lengths)
-        for convolution in self.convolutions:
-            x = convolution(x)
-        frames = (lengths - OVERLAP) // HOP
-        x = self.projection(x[:, : (speech.shape[1] - OVERLAP) // HOP])
+        x, frames = self.front(speech.masked_fill(~valid, 0.0), lengths)
+        x = self.projection(x)
         states, _ = self.encoder.states(x, valid_mask(frames, x.shape[1]))
+        frames = self.encoder.frames(frames)
         return (self.encoder.output(states[-1]) if self.last else torch.stack(states)), frames
 
 
@@ -99,6 +97,25 @@ def _folded(conv: nn.Conv1d) -> nn.Conv1d:
     )
     twin.load_state_dict({"weight": conv.weight, "bias": conv.bias})
     return twin
+
+
+class _Front(nn.Module):
+    """Silenced waveforms ``(B, T)`` to frames ``(B, N, C)``, and those of each."""
+
+    def __init__(self, front: FeatureExtractor):
+        super().__init__()
+        blocks: list[Any] = list(front.conv_layers)
+        self.first = _FirstConvolution(blocks[0])
+        self.convolutions = nn.ModuleList(_Convolution(block) for block in blocks[1:])
+
+    def forward(
+        self, speech: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Convolutions."""
+        x = self.first(speech, lengths)
+        for convolution in self.convolutions:
+            x = convolution(x)
+        return x[:, : (speech.shape[1] - OVERLAP) // HOP], (lengths - OVERLAP) // HOP
 
 
 class _FirstConvolution(nn.Module):
@@ -185,15 +202,31 @@ class _Attention(nn.Module):
         self.output = _Linear(attention.out_proj)
 
     def forward(
-        self, x: torch.Tensor, mask: torch.Tensor, maps: bool, lent: None = None
-    ) -> tuple[torch.Tensor, None]:
-        """See :class:`SelfAttention`; no maps, and none of another layer."""
+        self, x: torch.Tensor, mask: torch.Tensor, maps: bool, lent: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :class:`SelfAttention`."""
         batch, frames, width = x.shape
         parts = self.inputs(x).view(batch, frames, 3, self.heads, width // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
         weights = (q @ k.transpose(2, 3) + (~mask).to(x.dtype) * MASKED).softmax(dim=-1)
         mixed = (weights @ v).transpose(1, 2).reshape(batch, frames, width)
-        return self.output(mixed), None
+        return self.output(mixed), weights
+
+
+class _Reduction(nn.Module):
+    """Rows ``(B, N, D)`` joined in pairs by one matrix product."""
+
+    def __init__(self, reduction: TimeReduction):
+        super().__init__()
+        conv = reduction.conv
+        weight = conv.weight.detach().permute(2, 1, 0).reshape(-1, conv.out_channels)
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See :class:`TimeReduction`."""
+        pairs = torch.cat([x[:, :-1:2], x[:, 1::2]], dim=2)
+        return pairs @ self.weight + self.bias
 
 
 def _neighbors(rows: torch.Tensor, width: int) -> torch.Tensor:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-# Names of weights of ``PlainStudent``'s convolutions, which the graph keeps.
-_FRONT = ("first.", "convolutions.")
+# Names of weights of ``PlainStudent``'s front, which the graph keeps.
+_FRONT = ("front.",)
 
 
 def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:

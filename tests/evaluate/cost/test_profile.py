@@ -63,7 +63,9 @@ def test_count_is_the_hand_count(seed):
             assert count_macs(student, samples) == by_hand(student.config, samples)
 
 
-@pytest.mark.parametrize("name", [*PRESETS, "hubert_base", "wav2vec2_base", "distilhubert"])
+@pytest.mark.parametrize(
+    "name", [*PRESETS, "hubert_base", "wav2vec2_base", "distilhubert_transformers"]
+)
 def test_count_of_presets_and_shapes_is_the_hand_count(name):
     """Fails if the attention kernel of some torch goes uncounted."""
     model = built(name)

@@ -38,3 +38,6 @@ def test_what_is_no_student(student_dir, tmp_path):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "wavlm"}))
     with pytest.raises(StarError, match=r"model_type must be hubert.*found 'wavlm'"):
         read_upstream(student_dir)
+    config.write_text(json.dumps({"star_student": "fithubert", "options": {}}))
+    with pytest.raises(StarError, match=r"'fithubert', which s3prl's .*--frontend star"):
+        read_upstream(student_dir)
