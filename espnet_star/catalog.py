@@ -72,14 +72,12 @@ def load(name: str, kind: str = "auto", **conf: Any) -> Encoder:
         **conf: Options of a teacher's adapter.
 
     Raises:
-        StarError: If the kind is unknown, there is no such encoder, or it has no such option.
+        StarError: If the kind is unknown, or there is no such encoder.
     """
     if kind not in KINDS and ":" not in kind:
         raise unknown_name("kind of upstream", kind, KINDS)
     if kind == "auto":
         kind = kind_of(name)
-    if conf and kind in ("onnx", "student"):
-        raise StarError(f"{name}: a {kind} upstream has no options, got {', '.join(conf)}")
     if kind == "onnx":
         return OnnxStudent(name)
     if kind == "student":

@@ -16,7 +16,7 @@ from espnet3.components.callbacks.default_callbacks import AverageCheckpointsCal
 from espnet_star.espnet3.fsdp import shard
 from espnet_star.espnet3.record import espnet2_options
 from espnet_star.files.yaml_files import read_yaml
-from espnet_star.tasks.star import warn_of_ranks
+from espnet_star.tasks.parts import warn_of_ranks
 from espnet_star.training.distillation_trainer import drop_objectives
 
 

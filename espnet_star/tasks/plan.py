@@ -19,7 +19,8 @@ from espnet_star.data.kaldi import read_counts, read_table, write_table
 from espnet_star.data.lengths import bins_of, build_batches, drop_longer, long_clips
 from espnet_star.errors import StarError, first_line
 from espnet_star.outputs import SAMPLE_RATE
-from espnet_star.tasks.star import StarTask, describe_sizes
+from espnet_star.tasks.parts import describe_sizes
+from espnet_star.tasks.star import StarTask
 from espnet_star.training.plan import (
     Plan,
     add_batches,

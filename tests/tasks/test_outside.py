@@ -54,11 +54,14 @@ def test_it_is_used_like_any_other(whole, batch, capsys, tmp_path):
     rebuilt = StarFrontend(**options).eval()
     rebuilt.load_state_dict(frontend.state_dict())
     torch.testing.assert_close(rebuilt(speech, lengths)[0], frontend(speech, lengths)[0])
-    for tool, option in (("transformers", "--expdir"), ("onnx", "--upstream")):
+    for tool, option, why in (
+        ("transformers", "--expdir", "which no HubertModel"),
+        ("onnx", "--upstream", "whose graph star_export onnx does not know"),
+    ):
         with pytest.raises(SystemExit) as stop:
             star_export.main([tool, option, str(exp), "--output_dir", str(tmp_path / "out")])
         assert stop.value.code == 2
-        assert "its student is a HalfRate, which no HubertModel" in capsys.readouterr().err
+        assert f"its student is a HalfRate, {why}" in capsys.readouterr().err
 
 
 def test_it_is_drawn(whole, data_directory, tmp_path, monkeypatch):

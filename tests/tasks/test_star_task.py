@@ -112,7 +112,7 @@ def test_print_config():
     [
         (["--losses", "[{name: temporal_gran}]"], "Did you mean 'temporal_gram'?"),
         (["--losses", "temporal_gram"], "--losses must be a list"),
-        (["--encoder_conf", "preset=starhubert_m"], "Known: demo, starhubert,"),
+        (["--encoder_conf", "preset=starhubert_m"], "Known: demo, dicehubert,"),
         (["--encoder_conf", "hiden_size=3"], "Did you mean 'hidden_size'?"),
         (["--model_conf", "cache_dri=x"], "Did you mean 'cache_dir'?"),
         (["--teacher_conf", "dtpye=bfloat16"], "Did you mean 'dtype'?"),
