@@ -20,9 +20,10 @@ LOGITS = ("cosine", "linear")
 class ClusterPredictionLoss(Objective):
     r"""Cross entropy against a label for each frame.
 
-    HuBERT's and DiceHuBERT's (arXiv 2507.02911) masked prediction of cluster labels by
-    default; Fast-HuBERT (2309.13860) is ``logits: linear`` with two ``layers``, MelHuBERT's
-    distillation (2211.09949) ``logits: linear, temperature: 1, alpha: 1`` with ``centroids``.
+    HuBERT's masked prediction of cluster labels by default; DiceHuBERT (arXiv 2507.02911) has
+    ``final_dim: 128``, Fast-HuBERT (2309.13860) ``logits: linear`` with two ``layers``. As in
+    MelHuBERT's distillation (2211.09949), ``logits: linear, temperature: 1, alpha: 1`` follows
+    a teacher's posterior, here that of ``centroids`` instead of the teacher's own head.
 
     Labels are those that the view gives the student's frames. With weights w of masked and
     other frames,

@@ -1,4 +1,4 @@
-"""Frames of a masked student: hidden ones follow what the teacher heard, others what it hears."""
+"""A student that hears masked speech: which of two runs of the teacher each frame follows."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class SoftDTWLoss(Objective):
         student: What the student's states look like.
         teacher: What the teacher's states look like.
         against: Whose second take it is: the ``student``'s own, which is trained by both, or
-            that of the frozen ``teacher``, which trains the connector only.
+            that of the frozen ``teacher``, whose side trains the connector only.
         layer: Whose states are compared, -1 for the last.
         connector: ``linear``, or ``mlp`` for two linear layers with a ReLU between them.
         final_dim: Width of the connector's output.

@@ -137,8 +137,8 @@ def check_schedule(plan: UpdatePlan, schedule: Mapping[str, float]) -> list[str]
 
     Args:
         plan: What the configuration leads to.
-        schedule: ``first_cycle_steps``, ``warmup_steps`` and ``total_steps`` where the schedule
-            has them, in updates.
+        schedule: ``first_cycle_steps``, ``warmup_steps``, ``total_steps`` and the last of
+            ``warmup_steps_list`` where the schedule has them, in updates.
 
     Returns:
         What deserves a word.
@@ -166,12 +166,20 @@ def check_schedule(plan: UpdatePlan, schedule: Mapping[str, float]) -> list[str]
             f"the learning rate ends after {total:.0f} updates, but {plan.updates} are made; set "
             f"total_steps to {plan.updates}"
         )
+    knot = schedule.get("warmup_steps_list")
+    if knot is not None and not (1 - TOLERANCE) * knot <= plan.updates + 1 <= knot:
+        # Past its last knot ESPnet's schedule is the inverse square root of the full rate.
+        notes.append(
+            f"the learning rate's last knot is at update {knot:.0f}, but {plan.updates} are made; "
+            f"set the last of scheduler_conf warmup_steps_list to {plan.updates + 1}"
+        )
     return notes
 
 
 def schedule_of(scheduler: Any) -> dict[str, float]:
     """Lengths of a scheduler or optimizer, for :func:`check_schedule`; those that it has."""
     found = {name: getattr(scheduler, name, None) for name in SCHEDULE}
+    found["warmup_steps_list"] = (getattr(scheduler, "warmup_steps_list", None) or [None])[-1]
     return {name: value for name, value in found.items() if value is not None}
 
 

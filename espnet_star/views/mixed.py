@@ -36,7 +36,7 @@ class Piece:
 
 
 class MixedView(View):
-    """One speaker over another: the student has to follow the louder and longer one.
+    """One speaker over another: the student has to follow the longer one.
 
     Utterance after utterance of a batch, in place, with probability ``mixing_prob``: one of the
     batch, itself included, a length up to half of the shorter one, an end in each, and a

@@ -166,6 +166,17 @@ def test_its_configuration_trains(name, trained):
         assert np.isfinite(statistics(exp, 2, section, "loss"))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_its_schedule_ends_with_its_updates(name):
+    """Fails if the last updates are made at the full rate, which ESPnet's schedule goes back to."""
+    values = read_layers(FOLDER / f"{name}.yaml")
+    updates = values["max_epoch"] * values["num_iters_per_epoch"] // values.get("accum_grad", 1)
+    conf = values["scheduler_conf"]
+    end = conf.get("first_cycle_steps") or (conf.get("warmup_steps_list") or [None])[-1]
+    assert end is None or end == updates + 1
+    assert values.get("expected_updates") in (None, updates)
+
+
 ENCODERS = {"star": "starhubert_robust", "distilhubert": "distilhubert", "fithubert": "fithubert"}
 ENCODERS |= {"arm": "armhubert", "fast_hubert": "fasthubert"}
 

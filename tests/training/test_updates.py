@@ -1,9 +1,11 @@
 """Effective batch and number of updates, against a count by hand and the paper's."""
 
 import pytest
+import torch
+from espnet2.schedulers.piecewise_linear_warmup_lr import PiecewiseLinearWarmupLR
 
 from espnet_star.errors import StarError
-from espnet_star.training.updates import UpdatePlan, check_schedule, check_updates
+from espnet_star.training.updates import UpdatePlan, check_schedule, check_updates, schedule_of
 
 
 def test_counts_agree_with_a_training_counted_step_by_step():
@@ -52,3 +54,12 @@ def test_updates_and_schedules_that_do_not_fit_are_told():
     for total in (999, 5000):
         assert f"ends after {total} updates" in check_schedule(plan, {"total_steps": total})[0]
     assert check_schedule(plan, {"total_steps": 1001}) == []
+    for knot in (1000, 1200):
+        assert f"is at update {knot}" in check_schedule(plan, {"warmup_steps_list": knot})[0]
+    assert check_schedule(plan, {"warmup_steps_list": 1001}) == []
+
+
+def test_the_last_knot_of_a_schedule_is_its_length():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = PiecewiseLinearWarmupLR(optimizer, [0, 10, 101], [0.0, 1.0, 0.0])
+    assert schedule_of(schedule) == {"warmup_steps_list": 101}
