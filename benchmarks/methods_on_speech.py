@@ -7,7 +7,8 @@ and SCORE its student. Students are the demo's size, half as deep as published, 
 teacher of six stand for those of twelve. Trainings are `star_train`, 300 updates each of 5 s of
 speech with a constant learning rate; `star_report` draws their curves. Labels are those of
 `star_clusters`, made here. A teacher without a vector for masked frames (Whisper) cannot be
-masked: then the student alone is, and all its frames follow the teacher's. What is finished is not
+masked: then the student alone is, and all its frames follow the teacher's. It has no projection
+either: state 0 stands for it. What is finished is not
 run again.
 """
 
@@ -61,7 +62,9 @@ def half(layer: Any) -> Any:
         return {key: half(value) for key, value in layer.items()}
     if isinstance(layer, list):
         return sorted({half(each) for each in layer})
-    return max(1, layer * DEPTH // PUBLISHED) if isinstance(layer, int) and layer > 1 else layer
+    if layer == "projection":  # Whisper has none
+        return 0
+    return max(1, layer * DEPTH // PUBLISHED) if layer > 1 else layer
 
 
 def objectives(losses: Sequence[dict[str, Any]], conv_dim: Sequence[int]) -> list[dict[str, Any]]:
