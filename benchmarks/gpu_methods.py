@@ -26,7 +26,7 @@ STAR = "starhubert"
 # Each view, each kind of student or teacher once: enough for a test.
 FEW = (STAR, "armhubert", "dicehubert", "score")
 # Audio of a batch on a GPU and on a CPU, in seconds.
-SECONDS = {"cuda": 180, "cpu": 24}
+SECONDS = {"cuda": 180, "cpu": 12}
 
 
 def names() -> list[str]:
