@@ -103,7 +103,7 @@ def training(name: str, args: argparse.Namespace, exp: Path) -> list[str]:
     """Command line of a method's training."""
     values = read_layers(CONF / f"{name}.yaml")
     tuned = name in ("laser", "score")
-    encoder = {"upstream": args.student} if tuned else small(values)
+    encoder = {"upstream": str(args.student)} if tuned else small(values)
     frozen = [part for part in values.get("freeze_param", []) if part[-1] not in "456789"]
     teacher = args.student if name == "score" else values.get("teacher") or args.teacher
     changes = {
