@@ -32,6 +32,11 @@ def frame_count(
     return frames.clamp(min=0)
 
 
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """The same values in float64 where they are, else in float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """Boolean mask that is true on valid positions.
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import nn
 
+from espnet_star.outputs import at_least_float32
+
 # New frames of a piece, at least. For inference the spectrum is read anew in every call, which
 # counts for clips of a second; in training it is made anew, and longer batches pay for it.
 INFERENCE_FRAMES, TRAINING_FRAMES = 64, 128
@@ -36,7 +38,7 @@ def spectrum(conv: nn.Conv1d, new_frames: int = TRAINING_FRAMES) -> torch.Tensor
         have ``2 * (F - 1)`` frames, a length that transforms are fast for.
     """
     width = conv.out_channels // conv.groups
-    taps = _wide(conv.weight).view(conv.groups, width, width, -1)
+    taps = at_least_float32(conv.weight).view(conv.groups, width, width, -1)
     half = (taps.shape[3] + new_frames) // 2
     # Conjugated: what networks call a convolution is a correlation.
     spectra = torch.fft.rfft(taps, n=2 * next_fast_len(half, real=True)).conj()
@@ -61,7 +63,7 @@ def convolve_spectrum(x: torch.Tensor, taps: torch.Tensor, conv: nn.Conv1d) -> t
     outputs = frames + 2 * padding - kernel + 1
     pieces = -(-outputs // step)
     end = pieces * step + kernel - 1 - padding - frames
-    padded = F.pad(_wide(x), (0, 0, padding, end))
+    padded = F.pad(at_least_float32(x), (0, 0, padding, end))
     # Frequencies and groups first, the pieces of all utterances last: one product for each.
     signal = torch.fft.rfft(padded.unfold(1, length, step)).permute(3, 2, 0, 1)
     signal = signal.reshape(-1, width // conv.groups, batch * pieces)
@@ -74,8 +76,3 @@ def convolve_spectrum(x: torch.Tensor, taps: torch.Tensor, conv: nn.Conv1d) -> t
 def convolve_positions(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
     """``conv(x)`` of ``(B, D, N)``, for a convolution that is :func:`spectral`."""
     return convolve_spectrum(x.transpose(1, 2), spectrum(conv), conv).transpose(1, 2)
-
-
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    """In a precision that torch has transforms for."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -10,7 +10,7 @@ from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError
 from espnet_star.losses.base import Objective, Stats
 from espnet_star.losses.layers import number_of, rising
-from espnet_star.outputs import LayerOutputs
+from espnet_star.outputs import LayerOutputs, at_least_float32
 
 
 class AttentionMapLoss(Objective):
@@ -73,5 +73,4 @@ class AttentionMapLoss(Objective):
 
 def _row_distribution(maps: torch.Tensor, pair_mask: torch.Tensor) -> torch.Tensor:
     """Mean over heads ``(B, N, N)`` on valid pairs, in at least float32."""
-    wide = maps if maps.dtype == torch.float64 else maps.float()
-    return torch.where(pair_mask, wide.mean(dim=1), 0.0)
+    return torch.where(pair_mask, at_least_float32(maps).mean(dim=1), 0.0)

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import torch
 
 from espnet_star.encoders.base import Shape, Want
+from espnet_star.errors import unknown_name
 from espnet_star.losses.layers import Pairs, frames_together, on_frames_of
 from espnet_star.outputs import LayerOutputs
 
 Stats = dict[str, torch.Tensor]
+TARGET_NORMS = ("none", "layer_norm")
 
 
 class Objective(torch.nn.Module, ABC):
@@ -75,3 +77,16 @@ class Objective(torch.nn.Module, ABC):
     def on_student_frames(self, student: LayerOutputs, teacher: LayerOutputs) -> LayerOutputs:
         """The teacher's states on the student's frames, see :func:`on_frames_of`."""
         return on_frames_of(student, teacher, self.together)
+
+
+def choose_target_norm(target_norm: str | None, teacher: Shape) -> str:
+    """What is done to the states of such a teacher; None decides by its layers.
+
+    Raises:
+        StarError: If there is no such normalization.
+    """
+    if target_norm is None:
+        return "layer_norm" if teacher.pre_norm else "none"
+    if target_norm not in TARGET_NORMS:
+        raise unknown_name("target_norm", str(target_norm), TARGET_NORMS)
+    return target_norm

@@ -12,7 +12,7 @@ from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.base import Objective, Stats
 from espnet_star.losses.layers import choose_layers, want_of
-from espnet_star.outputs import LayerOutputs
+from espnet_star.outputs import LayerOutputs, at_least_float32
 
 LOGITS = ("cosine", "linear")
 
@@ -130,7 +130,7 @@ class ClusterPredictionLoss(Objective):
         with torch.autocast(device_type=at.device.type, enabled=False):
             theirs = self._teacher_logits(teacher, labels.shape[1], at)
             for layer, head in zip(self.layers, self.heads, strict=True):
-                logits = head(_wide(student.state(layer).flatten(0, 1)[at]))
+                logits = head(at_least_float32(student.state(layer).flatten(0, 1)[at]))
                 losses = F.cross_entropy(logits, picked, reduction="none", ignore_index=-1)
                 right = logits.argmax(dim=-1) == picked
                 sums["prediction"] = sums["prediction"] + (losses * hard).sum()
@@ -165,7 +165,7 @@ class ClusterPredictionLoss(Objective):
     def _weights(self, student: LayerOutputs) -> torch.Tensor:
         """Weight of each frame, 0 past an end, in the type of the loss."""
         valid = student.mask()
-        weights = _wide(student.hidden_states[0].new_zeros(())) + valid
+        weights = at_least_float32(student.hidden_states[0].new_zeros(())) + valid
         if student.masked is not None:
             masked, other = self.weights
             weights = weights * torch.where(student.masked, masked, other)
@@ -179,7 +179,7 @@ class ClusterPredictionLoss(Objective):
             return None
         state = teacher.state(self.teacher_layer).detach()[:, :: self.together]
         state = state[:, :frames].flatten(0, 1).to(at.device)
-        return self.posterior(_wide(state[at]))
+        return self.posterior(at_least_float32(state[at]))
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -285,7 +285,3 @@ def _scale(weights: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     counted = counted & (weights != 0)
     frames = counted.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.where(counted, weights / frames / len(weights), 0.0)
-
-
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 
 from espnet_star.encoders.base import Shape
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.losses.base import Objective, Stats
+from espnet_star.losses.base import Objective, Stats, choose_target_norm
 from espnet_star.losses.heads import build_heads
 from espnet_star.losses.layers import every_layer, pairs
-from espnet_star.outputs import LayerOutputs, valid_mask
+from espnet_star.outputs import LayerOutputs, at_least_float32, valid_mask
 
-TARGET_NORMS = ("none", "layer_norm")
 COSINES = ("plain", "log_sigmoid")
 
 
@@ -93,10 +92,7 @@ class FrameMatchLoss(Objective):
         target_norm: str | None = None,
     ):
         super().__init__(student, teacher)
-        if target_norm is None:
-            target_norm = "layer_norm" if teacher.pre_norm else "none"
-        if target_norm not in TARGET_NORMS:
-            raise unknown_name("target_norm", str(target_norm), TARGET_NORMS)
+        target_norm = choose_target_norm(target_norm, teacher)
         if cosine not in COSINES:
             raise unknown_name("cosine", str(cosine), COSINES)
         found = every_layer(student, teacher) if layers is None else pairs(student, teacher, layers)
@@ -152,10 +148,12 @@ class FrameMatchLoss(Objective):
         values: Stats = {}
         with torch.autocast(device_type=mask.device.type, enabled=False):
             for weight, guess, target in zip(self.pair_weights, guesses, targets, strict=True):
-                target = torch.where(mask[..., None], _wide(target[:, :size].detach()), 0.0)
+                target = torch.where(
+                    mask[..., None], at_least_float32(target[:, :size].detach()), 0.0
+                )
                 if self.normalized:
                     target = F.layer_norm(target, target.shape[-1:])
-                for name, value in self._terms(_wide(guess[:, :size]), target).items():
+                for name, value in self._terms(at_least_float32(guess[:, :size]), target).items():
                     share = weight * torch.where(mask, value, 0.0)
                     values[name] = values[name] + share if name in values else share
         return values, frames
@@ -183,10 +181,6 @@ def mean_of_utterances(values: torch.Tensor, lengths: torch.Tensor) -> torch.Ten
         lengths: Valid frames, ``(B,)``.
     """
     return (values.sum(dim=1) / lengths.clamp(min=1)).mean()
-
-
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _pair_weights(weights: Sequence[float] | None, count: int) -> list[float]:

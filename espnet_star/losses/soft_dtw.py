@@ -10,7 +10,7 @@ from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError, unknown_name
 from espnet_star.losses.base import Objective, Stats
 from espnet_star.losses.layers import choose_layers, want_of
-from espnet_star.outputs import Layer, LayerOutputs
+from espnet_star.outputs import Layer, LayerOutputs, at_least_float32
 
 AGAINST = {"student": "student2", "teacher": "teacher2"}
 CONNECTORS = ("linear", "mlp")
@@ -126,8 +126,7 @@ class SoftDTWLoss(Objective):
 
     def _embed(self, take: LayerOutputs, layer: Layer) -> torch.Tensor:
         """Frames at unit length, ``(B, N, final_dim)``, in at least float32."""
-        state = take.state(layer)
-        state = state if state.dtype == torch.float64 else state.float()
+        state = at_least_float32(take.state(layer))
         # Whatever stands past an utterance's end must not reach a gradient as 0 times that.
         state = torch.where(take.mask()[..., None], state, 0.0)
         return F.normalize(self.connector(state), dim=-1)

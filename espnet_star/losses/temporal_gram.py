@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from espnet_star import kernels
 from espnet_star.encoders.base import Shape
 from espnet_star.errors import StarError, unknown_name
-from espnet_star.losses.base import Objective, Stats
+from espnet_star.losses.base import Objective, Stats, choose_target_norm
 from espnet_star.losses.layers import Pairs, pairs, rising
-from espnet_star.outputs import LayerOutputs
+from espnet_star.outputs import LayerOutputs, at_least_float32
 
-TARGET_NORMS = ("none", "layer_norm")
 SCOPES = ("utterance", "batch")
 
 STAR = """@inproceedings{jang2024star,
@@ -86,10 +85,7 @@ class TemporalGramLoss(Objective):
         layers: Sequence[Any] | None = None,
     ):
         super().__init__(student, teacher)
-        if target_norm is None:
-            target_norm = "layer_norm" if teacher.pre_norm else "none"
-        if target_norm not in TARGET_NORMS:
-            raise unknown_name("target_norm", str(target_norm), TARGET_NORMS)
+        target_norm = choose_target_norm(target_norm, teacher)
         if scope not in SCOPES:
             raise unknown_name("scope", str(scope), SCOPES)
         self.layerwise_weight = layerwise_weight
@@ -168,8 +164,7 @@ class TemporalGramLoss(Objective):
     @staticmethod
     def _normalize(states: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
         """Without parameters; zero on padding, where a LayerNorm's gradient would spread NaN."""
-        wide = states if states.dtype == torch.float64 else states.float()
-        wide = wide.masked_fill(past[..., None], 0.0)
+        wide = at_least_float32(states).masked_fill(past[..., None], 0.0)
         width = wide.shape[-1]
         return F.layer_norm(wide, (width,)) / width**0.5
 
@@ -177,14 +172,12 @@ class TemporalGramLoss(Objective):
         """States in at least float32, normalized if asked, zero on padding if it is read."""
         prepared = []
         for state in states:
-            wide = state if state.dtype == torch.float64 else state.float()
-            if self.normalized or not kernels.in_pieces(wide):
-                # where, not a product: whatever stands in padding, NaN included, must go. It
-                # goes first, since a LayerNorm's gradient would spread it; zeros stay zeros.
-                wide = torch.where(mask[..., None], wide, 0.0)
+            wide = at_least_float32(state)
             if self.normalized:
-                width = wide.shape[-1]
-                wide = F.layer_norm(wide, (width,)) / width**0.5
+                wide = self._normalize(wide, ~mask)
+            elif not kernels.in_pieces(wide):
+                # where, not a product: whatever stands in padding, NaN included, must go.
+                wide = torch.where(mask[..., None], wide, 0.0)
             prepared.append(wide)
         return prepared
 

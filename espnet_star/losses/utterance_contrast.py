@@ -11,7 +11,7 @@ from espnet_star.encoders.base import Shape, Want
 from espnet_star.errors import StarError
 from espnet_star.losses.base import Objective, Stats
 from espnet_star.losses.layers import choose_layers, want_of
-from espnet_star.outputs import LayerOutputs
+from espnet_star.outputs import LayerOutputs, at_least_float32
 
 
 class UtteranceContrastLoss(Objective):
@@ -105,7 +105,7 @@ class UtteranceContrastLoss(Objective):
         utterance, frame = (student.masked & student.mask()).nonzero(as_tuple=True)
         state = student.state(self.layer)[utterance, frame]
         with torch.autocast(device_type=state.device.type, enabled=False):
-            x = self.norm(state if state.dtype == torch.float64 else state.float())
+            x = self.norm(at_least_float32(state))
             anchors = self.anchor(x)
             targets, diversity = anchors, None
             if self.quantizer is not None:
